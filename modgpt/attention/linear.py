@@ -1,0 +1,140 @@
+"""Linear attention: a softmax replaced by a kernel, a cache by a running sum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from modgpt.attention.base import Attention
+from modgpt.pos.base import Position
+from modgpt.state import State
+
+
+@dataclass
+class LinearState(State):
+    """Sums over all past keys, in fp32: s = Σ φ(k)vᵀ (B,H,D,D) and z = Σ φ(k) (B,H,D)."""
+
+    s: Tensor
+    z: Tensor
+
+
+class LinearAttention(Attention):
+    """yᵢ = φ(qᵢ)ᵀ Σ_{j≤i} φ(kⱼ)vⱼᵀ / φ(qᵢ)ᵀ Σ_{j≤i} φ(kⱼ), with φ(x) = elu(x) + 1.
+
+    Source: Katharopoulos et al. 2020, "Transformers are RNNs", section 3. Training goes chunk by chunk:
+    inside a chunk (QKᵀ⊙L)V, between chunks the carried sums s and z; decoding is the same with chunks
+    of one token. Positions act as follows.
+      - RoPE: φ(q) and φ(k) are rotated in the numerator only (Su et al. 2021, eq. 19); a rotated
+        denominator could be zero or negative.
+      - ALiBi: the factor e^(−m(i−j)) is a decay of both sums, s ← e^(−m)·s + φ(k)vᵀ, z likewise.
+
+    Cost per token and head: 4·D² + 2·D FLOPs as a recurrence, D² + D numbers of state, at any length.
+    Dropout acts on the output alone, for there are no weights to drop.
+
+    Args:
+        chunk: tokens per chunk; the work inside a chunk grows with it, the number of steps shrinks.
+        eps: added to the denominator.
+
+    Raises:
+        ValueError: chunk < 1; `scale` is given, which numerator and denominator would both carry.
+    """
+
+    def __init__(self, *, chunk: int = 64, eps: float = 1e-6, **base: Any) -> None:
+        super().__init__(**base)
+        if chunk < 1:
+            raise ValueError(f"attention.chunk must be at least 1, got {chunk}")
+        if self.scale is not None:
+            raise ValueError(
+                f"attention.scale={self.scale} has no effect on attention=linear, whose numerator and "
+                "denominator both carry it: leave it null"
+            )
+        self.chunk, self.eps = chunk, eps
+
+    def norm_and_rotate(
+        self, qk: Tensor, pos: Position, positions: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Only the norm: rotation comes behind φ, and in the numerator alone."""
+        return self.split(self.normed(qk))
+
+    def mix(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        pos: Position,
+        positions: Tensor,
+        state: State | None,
+    ) -> tuple[Tensor, State | None]:
+        dtype = v.dtype
+        if self.n_kv_heads != self.n_heads:
+            repeats = self.n_heads // self.n_kv_heads
+            k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
+        # Running sums over thousands of keys lose too much in bf16.
+        with torch.autocast(q.device.type, enabled=False):
+            q, k, v = F.elu(q.float()) + 1, F.elu(k.float()) + 1, v.float()
+            sums = self.initial_state(q.shape[0], 0) if state is None else state
+            assert isinstance(sums, LinearState)
+            decay, outputs = pos.log_decay(), []
+            for start in range(0, q.shape[2], self.chunk):
+                part = slice(start, start + self.chunk)
+                y, sums = self.chunk_step(
+                    q[:, :, part], k[:, :, part], v[:, :, part], pos, positions[part], decay, sums
+                )
+                outputs.append(y)
+        y = torch.cat(outputs, dim=2) if len(outputs) > 1 else outputs[0]
+        return y.to(dtype), None if state is None else sums
+
+    def chunk_step(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        pos: Position,
+        positions: Tensor,
+        log_decay: Tensor | None,
+        sums: LinearState,
+    ) -> tuple[Tensor, LinearState]:
+        """One chunk: q, k, v (B,H,c,D), the sums before it -> (B,H,c,D), the sums after it."""
+        rotated_q, rotated_k = pos.rotate(q, positions), pos.rotate(k, positions)
+        weights = self.decay_weights(q.shape[2], log_decay, q.device)
+        # since_past (H or 1,c,1): what is left of the past at each token; to_end: of each token at the end.
+        within, since_past, to_end, whole = weights
+        scores = q @ k.mT * within  # (B,H,c,c), zero where j > i
+        rotated = scores if rotated_q is q else rotated_q @ rotated_k.mT * within
+        numerator = rotated @ v + (rotated_q * since_past) @ sums.s  # inside the chunk + before it
+        denominator = scores.sum(-1) + ((q * since_past) @ sums.z.unsqueeze(-1)).squeeze(-1)
+        sums = LinearState(
+            s=whole.unsqueeze(-1) * sums.s + (rotated_k * to_end).mT @ v,
+            z=whole * sums.z + (k * to_end).sum(2),
+        )
+        return numerator / (denominator + self.eps).unsqueeze(-1), sums
+
+    @staticmethod
+    def decay_weights(
+        length: int, log_decay: Tensor | None, device: torch.device
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Decay between tokens of a chunk (·,c,c), from the past (·,c,1), to the end (·,c,1), across it (·,1)."""
+        rate = torch.zeros(1, device=device) if log_decay is None else log_decay.float()
+        steps = torch.arange(length, device=device)
+        distance = steps[:, None] - steps[None, :]
+        # Only distances i−j ≥ 0 are ever raised: e^(m·distance) into the future would overflow.
+        within = (rate[:, None, None] * distance.clamp(min=0)).exp() * (distance >= 0)
+        since_past = (rate[:, None] * (steps + 1)).exp().unsqueeze(-1)
+        to_end = (rate[:, None] * (length - 1 - steps)).exp().unsqueeze(-1)
+        return within, since_past, to_end, (rate * length).exp().unsqueeze(-1)
+
+    def initial_state(self, batch_size: int, capacity: int) -> LinearState:
+        shape = (batch_size, self.n_heads, self.head_dim, self.head_dim)
+        s = self.qkv.weight.new_zeros(shape, dtype=torch.float32)
+        return LinearState(s=s, z=torch.zeros_like(s[..., 0]))
+
+    def mixing_flops(self, length: int) -> float:
+        width = self.head_dim
+        return self.n_heads * (4 * width**2 + 2 * width)  # φ(k)vᵀ, φ(q)ᵀs and φ(q)ᵀz
+
+    def state_size(self, length: int) -> int:
+        return self.n_heads * (self.head_dim**2 + self.head_dim)

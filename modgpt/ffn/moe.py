@@ -1,0 +1,161 @@
+"""Mixture of experts: each token meets a few of many feed-forward layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modgpt.cost import Cost, count_parameters
+from modgpt.ffn.base import DenseFeedForward, FeedForward, checked_hidden
+
+
+class GroupedLinear(nn.Module):
+    """E linear layers in one: row n of the input meets the weights of the expert that owns it.
+
+    Args:
+        in_features, out_features: widths, both multiples of 8, for the grouped product wants rows of
+            16 bytes.
+        n_experts: E.
+        bias: give each expert a bias.
+
+    Shapes: x (N,in) sorted by expert, ends (E,) int32, where each expert's rows end -> (N,out).
+
+    Raises:
+        ValueError: a width is no multiple of 8.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, *, n_experts: int, bias: bool = False
+    ) -> None:
+        super().__init__()
+        for name, width in (("model.d_model", in_features), ("ffn.hidden", out_features)):
+            if width % 8:
+                raise ValueError(f"ffn=moe needs widths that are multiples of 8, got {name}={width}")
+        self.weight = nn.Parameter(torch.empty(n_experts, out_features, in_features))
+        self.bias = nn.Parameter(torch.empty(n_experts, out_features)) if bias else None
+
+    def forward(self, x: Tensor, ends: Tensor) -> Tensor:
+        weight, bias = self.weight, self.bias
+        if torch.is_autocast_enabled(x.device.type):  # autocast does not know grouped_mm
+            dtype = torch.get_autocast_dtype(x.device.type)
+            x, weight = x.to(dtype), weight.to(dtype)
+        y = F.grouped_mm(x, weight.mT, offs=ends)
+        if bias is None:
+            return y
+        counts = ends.diff(prepend=ends.new_zeros(1))
+        return y + bias.to(y.dtype).repeat_interleave(counts, dim=0, output_size=len(y))
+
+
+class MixtureOfExperts(FeedForward):
+    """y = Σ_{e in top-k} gₑ FFNₑ(x), g the router's softmax over the top-k, renormalised to 1.
+
+    Token-choice routing without capacity: no token is dropped. Rows are sorted by expert and all experts
+    computed by one grouped product per projection. Experts are narrow: their hidden width makes the
+    *active* parameters match `ffn=standard` (8C²), router included, to the nearest multiple of 8.
+
+    Two auxiliary losses, with f_e the share of assignments and p_e the mean router probability of
+    expert e: the balance loss E·Σ fₑpₑ, 1 when uniform (Switch Transformer, Fedus et al. 2021, section
+    2.2), and the router z-loss mean(logsumexp(logits)²) (ST-MoE, Zoph et al. 2022, section 3). Routing
+    by renormalised top-2 as in Mixtral (Jiang et al. 2024, section 2.1).
+
+    Args:
+        expert: makes one expert, an ffn like any other.
+        n_experts: E.
+        top_k: experts per token.
+        hidden: hidden width of an expert; None to match active parameters.
+        balance_coef: weight of the balance loss.
+        z_coef: weight of the router z-loss.
+
+    Raises:
+        ValueError: top_k is not in 1 … E, hidden < 1, or a width is no multiple of 8.
+    """
+
+    def __init__(
+        self,
+        *,
+        expert: Callable[..., DenseFeedForward],
+        n_experts: int = 8,
+        top_k: int = 2,
+        hidden: int | None = None,
+        balance_coef: float = 0.01,
+        z_coef: float = 0.001,
+        **base: Any,
+    ) -> None:
+        super().__init__(**base)
+        if n_experts < 1:
+            raise ValueError(f"ffn.n_experts must be at least 1, got {n_experts}")
+        if not 1 <= top_k <= n_experts:
+            raise ValueError(
+                f"ffn.top_k={top_k} must lie between 1 and ffn.n_experts={n_experts}"
+            )
+        self.n_experts, self.top_k = n_experts, top_k
+        self.balance_coef, self.z_coef = balance_coef, z_coef
+        stacked = partial(
+            expert,
+            d_model=self.d_model,
+            layer=self.layer,
+            linear=partial(GroupedLinear, n_experts=n_experts),
+        )
+        if hidden is None:
+            hidden = self.matched_hidden(stacked)
+        self.router = nn.Linear(self.d_model, n_experts, bias=False)
+        self.experts = stacked(hidden=checked_hidden(hidden))
+
+    def matched_hidden(self, stacked: Callable[..., DenseFeedForward]) -> int:
+        """The expert width at which active parameters come closest to 8C²."""
+        with torch.device("meta"):  # shapes without memory: what does one unit of hidden width cost?
+            small, large = (count_parameters(stacked(hidden=h)) for h in (8, 16))
+        per_unit = (large - small) / 8 / self.n_experts * self.top_k
+        budget = 8 * self.d_model**2 - self.d_model * self.n_experts
+        return max(8, round(budget / per_unit / 8) * 8)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        tokens = x.flatten(0, -2)  # (N,C)
+        gates, chosen, aux = self.route(tokens)  # (N,k), (N,k)
+        y = F.dropout(self.dispatch(tokens, gates, chosen), self.dropout, self.training)
+        return y.view_as(x), aux
+
+    def route(self, tokens: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """tokens (N,C) -> gates (N,k), experts (N,k), and the auxiliary losses with the expert load."""
+        # The router in fp32: a rounding error in bf16 sends a token to another expert.
+        with torch.autocast(tokens.device.type, enabled=False):
+            logits = F.linear(tokens.float(), self.router.weight)  # (N,E)
+        probabilities = logits.softmax(-1)
+        gates, chosen = probabilities.topk(self.top_k, dim=-1)
+        gates = gates / gates.sum(-1, keepdim=True)
+        load = F.one_hot(chosen, self.n_experts).sum((0, 1)) / chosen.numel()  # f (E,)
+        balance = self.n_experts * (load * probabilities.mean(0)).sum()
+        z = logits.logsumexp(-1).square().mean()
+        loss = self.balance_coef * balance + self.z_coef * z
+        aux = {"loss": loss, "balance_loss": balance, "router_z_loss": z, "expert_load": load}
+        return gates, chosen, aux
+
+    def dispatch(self, tokens: Tensor, gates: Tensor, chosen: Tensor) -> Tensor:
+        """Each token through its experts, weighted by its gates: (N,C) -> (N,C)."""
+        owner, order = chosen.flatten().sort(stable=True)  # (N·k,) rows of one expert side by side
+        row = order // self.top_k  # the token behind each row
+        ends = torch.searchsorted(
+            owner, torch.arange(self.n_experts, device=owner.device), right=True, out_int32=True
+        )
+        y = self.experts.transform(tokens[row], ends)
+        y = y * gates.flatten()[order].unsqueeze(-1).type_as(y)
+        return torch.zeros_like(tokens, dtype=y.dtype).index_add(0, row, y)
+
+    def cost(self, length: int) -> Cost:
+        """Declared cost: of the experts' weights a token meets the share k/E."""
+        router, experts = self.router.weight.numel(), self.experts.cost(length)
+        share = self.top_k / self.n_experts
+        return Cost(
+            parameters=router + experts.parameters,
+            active_parameters=router + round(experts.parameters * share),
+            flops=2 * router + experts.flops * share,
+        )
+
+    def reset_parameters(self, std: float, residual_std: float) -> None:
+        nn.init.normal_(self.router.weight, std=std)
+        self.experts.reset_parameters(std, residual_std)

@@ -1,0 +1,44 @@
+"""The original two-layer feed-forward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modgpt.ffn.base import DenseFeedForward, LinearFactory, checked_hidden, init_linear
+
+
+class StandardFeedForward(DenseFeedForward):
+    """y = W₂ GELU(W₁x), hidden width 4C.
+
+    Source: Vaswani et al. 2017, section 3.3, with GELU (Hendrycks & Gimpel 2016) for ReLU as in GPT-2.
+
+    Args:
+        hidden: hidden width; None for 4C.
+        bias: give both projections a bias.
+
+    Raises:
+        ValueError: hidden < 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        hidden: int | None = None,
+        bias: bool = False,
+        linear: LinearFactory = nn.Linear,
+        **base: Any,
+    ) -> None:
+        super().__init__(**base)
+        hidden = checked_hidden(4 * self.d_model if hidden is None else hidden)
+        self.up = linear(self.d_model, hidden, bias=bias)
+        self.down = linear(hidden, self.d_model, bias=bias)
+
+    def transform(self, x: Tensor, *groups: Tensor) -> Tensor:
+        return self.down(F.gelu(self.up(x, *groups)), *groups)
+
+    def reset_parameters(self, std: float, residual_std: float) -> None:
+        init_linear(self.up, std)
+        init_linear(self.down, residual_std)

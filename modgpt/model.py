@@ -1,0 +1,225 @@
+"""The modular GPT: embedding, blocks of attention and feed-forward, head.
+
+Legend of all shapes: B batch, T tokens, C model width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modgpt.attention.base import Attention
+from modgpt.cost import Cost, cost_of, count_parameters
+from modgpt.ffn.base import FeedForward
+from modgpt.pos.base import Position
+from modgpt.state import ModelState, State
+
+
+class Block(nn.Module):
+    """One layer of two branches, attention and feed-forward, each x + norm_out(f(norm_in(x))).
+
+    Sequential (Vaswani et al. 2017): the second branch reads what the first has added. Parallel (GPT-J;
+    PaLM, Chowdhery et al. 2022, section 2): both read the same x and are added together.
+
+    Args:
+        d_model, n_heads, layer, dropout: passed on to the parts.
+        attention, ffn, norm: partials that make the parts.
+        parallel: add both branches to one x.
+        norm_at: where the norms stand: `in` (pre-norm, GPT-2), `out` (OLMo 2) or `both` (sandwich).
+
+    Raises:
+        ValueError: `norm_at` is none of these.
+    """
+
+    def __init__(
+        self,
+        *,
+        d_model: int,
+        n_heads: int,
+        layer: int,
+        dropout: float,
+        attention: Callable[..., Attention],
+        ffn: Callable[..., FeedForward],
+        norm: Callable[[int], nn.Module],
+        parallel: bool = False,
+        norm_at: Literal["in", "out", "both"] = "in",
+    ) -> None:
+        super().__init__()
+        if norm_at not in ("in", "out", "both"):
+            raise ValueError(f"block.norm_at must be in, out or both, got {norm_at!r}")
+        self.parallel = parallel
+        self.attention = attention(d_model=d_model, n_heads=n_heads, layer=layer, dropout=dropout)
+        self.ffn = ffn(d_model=d_model, layer=layer, dropout=dropout)
+
+        def norm_if(wanted: bool) -> nn.Module:
+            return norm(d_model) if wanted else nn.Identity()
+
+        self.attention_norm_in = norm_if(norm_at != "out")
+        self.attention_norm_out = norm_if(norm_at != "in")
+        self.ffn_norm_in = norm_if(norm_at != "out")
+        self.ffn_norm_out = norm_if(norm_at != "in")
+
+    def forward(
+        self, x: Tensor, pos: Position, positions: Tensor, state: State | None = None
+    ) -> tuple[Tensor, State | None, dict[str, Tensor]]:
+        """x (B,T,C) -> (B,T,C), the attention's state after x, the feed-forward's aux."""
+        mixed, state = self.attention(self.attention_norm_in(x), pos, positions, state)
+        mixed = self.attention_norm_out(mixed)
+        y, aux = self.ffn(self.ffn_norm_in(x if self.parallel else x + mixed))
+        return x + mixed + self.ffn_norm_out(y), state, aux
+
+    def reset_parameters(self, std: float, residual_std: float) -> None:
+        self.attention.reset_parameters(std, residual_std)
+        self.ffn.reset_parameters(std, residual_std)
+
+    def cost(self, length: int) -> Cost:
+        """Sum of the parts' declared costs."""
+        return sum((cost_of(part, length) for part in self.children()), Cost())
+
+
+class GPT(nn.Module):
+    """A decoder-only transformer composed of the parts it is given.
+
+    Args:
+        vocab_size: V.
+        d_model: width C.
+        n_layers: number of blocks.
+        n_heads: query heads per attention.
+        block_size: training window T.
+        dropout: probability, on the embeddings and at the output of every branch.
+        attention, ffn, norm, pos, block: partials that make the parts; each layer gets fresh ones.
+        tied_head: the head's matrix is the embedding's (Press & Wolf 2017).
+        init_std: standard deviation of the initial weights.
+        residual_std: the same for the projections that write into the residual stream; None for
+            init_std/√(2·n_layers) (GPT-2, section 2.3), 0 to start as the identity.
+
+    Raises:
+        ValueError: a size is below 1, or dropout is not in [0, 1).
+    """
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        d_model: int,
+        n_layers: int,
+        n_heads: int,
+        block_size: int,
+        dropout: float,
+        attention: Callable[..., Attention],
+        ffn: Callable[..., FeedForward],
+        norm: Callable[[int], nn.Module],
+        pos: Callable[..., Position],
+        block: Callable[..., Block],
+        tied_head: bool = True,
+        init_std: float = 0.02,
+        residual_std: float | None = None,
+    ) -> None:
+        super().__init__()
+        sizes = {
+            "d_model": d_model,
+            "n_layers": n_layers,
+            "n_heads": n_heads,
+            "block_size": block_size,
+        }
+        for name, value in sizes.items():
+            if value < 1:
+                raise ValueError(f"model.{name} must be at least 1, got {value}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"model.dropout must lie in [0, 1), got {dropout}")
+        self.block_size, self.dropout = block_size, dropout
+        self.embedding = nn.Embedding(vocab_size, d_model)
+        self.pos = pos(d_model=d_model, n_heads=n_heads, block_size=block_size, init_std=init_std)
+        self.blocks = nn.ModuleList(
+            block(
+                d_model=d_model,
+                n_heads=n_heads,
+                layer=layer,
+                dropout=dropout,
+                attention=attention,
+                ffn=ffn,
+                norm=norm,
+            )
+            for layer in range(n_layers)
+        )
+        self.norm = norm(d_model)
+        self.head = nn.Linear(d_model, vocab_size, bias=False)
+        if tied_head:
+            self.head.weight = self.embedding.weight
+        if residual_std is None:
+            residual_std = init_std / math.sqrt(2 * n_layers)
+        self.reset_parameters(init_std, residual_std)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """tokens (B,T) -> logits (B,T,V)."""
+        return self.head(self.hidden(tokens)[0])
+
+    def hidden(self, tokens: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Everything but the head: tokens (B,T) -> (B,T,C), aux.
+
+        Each entry of aux is stacked over the layers that report it: (layers, …).
+        """
+        x, _, aux = self.run(tokens, start=0, states=[None] * len(self.blocks))
+        names = {name for layer in aux for name in layer}
+        return x, {
+            name: torch.stack([layer[name] for layer in aux if name in layer])
+            for name in sorted(names)
+        }
+
+    def initial_state(self, batch_size: int, capacity: int) -> ModelState:
+        """The state before the first token, with room for `capacity` tokens."""
+        attentions = (block.attention for block in self.blocks)
+        layers = [attention.initial_state(batch_size, capacity) for attention in attentions]
+        return ModelState(length=0, layers=layers)
+
+    def decode(self, tokens: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
+        """Read T more tokens (B,T) -> logits (B,T,V) and the state after them; consumes `state`.
+
+        Raises:
+            ValueError: the tokens do not fit into the state's capacity, or lie past the last position
+                there is (pos=learned).
+        """
+        x, layers, _ = self.run(tokens, start=state.length, states=state.layers)
+        state = ModelState(length=state.length + tokens.shape[1], layers=layers)
+        return self.head(x), state
+
+    def run(
+        self, tokens: Tensor, start: int, states: list[State | None] | list[State]
+    ) -> tuple[Tensor, list[State], list[dict[str, Tensor]]]:
+        """tokens (B,T) at positions start … start+T−1 -> (B,T,C), states and aux of each layer."""
+        end = start + tokens.shape[1]
+        if self.pos.max_length is not None and end > self.pos.max_length:
+            raise ValueError(
+                f"position {end - 1} does not exist: the table of positions ends at "
+                f"{self.pos.max_length - 1} (model.block_size={self.block_size})"
+            )
+        positions = torch.arange(start, end, device=tokens.device)
+        x = self.pos.embed(self.embedding(tokens), positions)
+        x = F.dropout(x, self.dropout, self.training)
+        layers, auxes = [], []
+        for block, state in zip(self.blocks, states, strict=True):
+            x, state, aux = block(x, self.pos, positions, state)
+            layers.append(state)
+            auxes.append(aux)
+        return self.norm(x), layers, auxes
+
+    def reset_parameters(self, std: float, residual_std: float) -> None:
+        """Draw all initial weights; norms start as their own constructors leave them."""
+        nn.init.normal_(self.embedding.weight, std=std)
+        if self.head.weight is not self.embedding.weight:
+            nn.init.normal_(self.head.weight, std=std)
+        self.pos.reset_parameters(std, residual_std)
+        for block in self.blocks:
+            block.reset_parameters(std, residual_std)
+
+    def cost(self, length: int) -> Cost:
+        """Declared cost of the whole model at sequence length `length`."""
+        parts = sum((cost_of(part, length) for part in (*self.blocks, self.pos, self.norm)), Cost())
+        # An embedding row is looked up, not multiplied; the head is one matrix product.
+        outer = count_parameters(nn.ModuleList([self.embedding, self.head]))
+        return parts + Cost(outer, outer, 2 * self.head.weight.numel())
