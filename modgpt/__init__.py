@@ -1,0 +1,35 @@
+"""modgpt: a Lightning + Hydra experiment suite for transformer components.
+
+    cfg = modgpt.compose(["attention=linear", "ffn=moe"])
+    model = modgpt.build_model(cfg, vocab_size=65)
+    run = modgpt.load_run("outputs/runs/NAME")
+    text = modgpt.generate(run.model, run.tokenizer, "ROMEO:")
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from modgpt.build import build_model
+    from modgpt.compose import compose
+    from modgpt.generation import generate
+    from modgpt.run import Run, load_run
+
+__all__ = ["Run", "build_model", "compose", "generate", "load_run"]
+
+_HOMES = {
+    "compose": "modgpt.compose",
+    "build_model": "modgpt.build",
+    "load_run": "modgpt.run",
+    "Run": "modgpt.run",
+    "generate": "modgpt.generation",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # On demand: composing a configuration, or refusing one, must not wait for torch to be imported.
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'modgpt' has no attribute {name!r}")

@@ -1,0 +1,156 @@
+"""Callbacks every run has: they measure what its record tells."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class Throughput(Callback):
+    """Measures training tokens per second, validation not counted.
+
+    Attributes:
+        tokens: trained on since the start of this process.
+        seconds: spent in training steps.
+    """
+
+    def __init__(self) -> None:
+        self.tokens, self.seconds = 0, 0.0
+        self.window = (0, 0.0)  # tokens and seconds at the last log
+        self.since: float | None = None
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        if self.since is None:
+            self.since = time.perf_counter()
+            self.first_step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any
+    ) -> None:
+        if trainer.global_step % trainer.log_every_n_steps == 0:
+            self.take(trainer)
+            tokens, seconds = self.tokens - self.window[0], self.seconds - self.window[1]
+            if tokens and seconds:
+                self.window = (self.tokens, self.seconds)
+                pl_module.latest["tokens_per_second"] = tokens / seconds  # the module logs it
+
+    def take(self, trainer: L.Trainer) -> None:
+        """Add up what has passed since the clock was last read."""
+        now = time.perf_counter()
+        if self.since is not None:
+            self.seconds += now - self.since
+            steps = trainer.global_step - self.first_step
+            self.tokens += steps * trainer.datamodule.tokens_per_step()
+            self.since, self.first_step = now, trainer.global_step
+
+    def on_validation_start(self, trainer: L.Trainer, *_: Any) -> None:
+        self.take(trainer)
+        self.since = None  # the clock stands until the next step
+
+    def on_train_end(self, trainer: L.Trainer, *_: Any) -> None:
+        self.take(trainer)
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Mean over the whole training of this process."""
+        return self.tokens / self.seconds if self.seconds else None
+
+
+class AttentionBackend(Callback):
+    """Records which kernel of `scaled_dot_product_attention` the first step really ran.
+
+    Attributes:
+        name: `flash`, `efficient`, `cudnn`, or `math` for plain matrix products; None before the step.
+    """
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+        self.mode: _KernelRecorder | None = None
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        if self.name is None:
+            self.mode = _KernelRecorder()
+            self.mode.__enter__()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.close()
+
+    def on_exception(self, *_: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self.mode is not None:
+            self.mode.__exit__(None, None, None)
+            self.name, self.mode = " + ".join(sorted(self.mode.seen)) or "math", None
+
+
+class _KernelRecorder(TorchDispatchMode):
+    """Sees every operation below autograd, fused attention kernels among them."""
+
+    KERNELS = ("flash", "efficient", "cudnn")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = func.__name__
+        if name.startswith("_scaled_dot_product_"):
+            self.seen.update(k for k in self.KERNELS if f"_{k}_" in name)
+        return func(*args, **(kwargs or {}))
+
+
+class Validations(Callback):
+    """Remembers the final and the best validation loss with their steps, also across a resume.
+
+    Attributes:
+        report: called after each validation with all four, set once the run has a record.
+    """
+
+    report: Callable[..., None]
+
+    def __init__(self) -> None:
+        self.losses: dict[str, Any] = {}
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        loss, step = float(trainer.callback_metrics["val/loss"]), trainer.global_step
+        self.losses |= {"final_val_loss": loss, "final_step": step}
+        if loss <= self.losses.get("best_val_loss", loss):
+            self.losses |= {"best_val_loss": loss, "best_step": step}
+        self.report(**self.losses)
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self.losses)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.losses = dict(state_dict)
+
+
+class HyperParameters(Callback):
+    """TensorBoard's HParams: choices and sizes, with the losses that really came out.
+
+    Args:
+        parameters: plain values to compare runs by.
+        validations: knows the losses.
+    """
+
+    def __init__(self, parameters: dict[str, Any], validations: Validations) -> None:
+        self.parameters, self.validations = parameters, validations
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Before the loggers are closed: a writer opened again would hide what a resumed run logged.
+        losses = self.validations.losses
+        metrics = {f"hp/{name}": losses.get(name) for name in ("final_val_loss", "best_val_loss")}
+        if None in metrics.values():
+            return
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.log_hyperparams(self.parameters, metrics, step=trainer.global_step)

@@ -1,0 +1,124 @@
+"""Callbacks every run has: they make it resumable from any step."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+
+
+class RandomState(Callback):
+    """Keeps the random generators in the checkpoint, so that dropout goes on as if never interrupted.
+
+    Lightning restores everything but them. The states are byte tensors: plain types.
+    """
+
+    def __init__(self) -> None:
+        self.restored: dict[str, Any] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        states = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            states["cuda"] = torch.cuda.get_rng_state()
+        if torch.backends.mps.is_available():
+            states["mps"] = torch.mps.get_rng_state()
+        return states
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.restored = state_dict
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Only now: setting up the training draws random numbers of its own.
+        if self.restored is None:
+            return
+        torch.set_rng_state(self.restored["cpu"])
+        if "cuda" in self.restored and torch.cuda.is_available():
+            torch.cuda.set_rng_state(self.restored["cuda"])
+        if "mps" in self.restored and torch.backends.mps.is_available():
+            torch.mps.set_rng_state(self.restored["mps"])
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, and has saved its state."""
+
+    def __init__(self, signum: int, folder: Path) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum, self.folder = signum, folder
+
+
+class StopOnSignal(Callback):
+    """On Ctrl-C or SIGTERM: finish the step, save, stop. A second Ctrl-C stops at once.
+
+    In the middle of a step weights and optimizer may disagree; between two steps nothing is lost.
+
+    Attributes:
+        checkpoint: the file to save to, set once the run has a folder.
+    """
+
+    checkpoint: Path
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self.previous: dict[int, Any] = {}
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self.previous[signum] = signal.signal(signum, self.note)
+            except ValueError:  # not in the main thread, which alone receives signals
+                return
+
+    def note(self, signum: int, frame: FrameType | None) -> None:
+        if self.received is not None and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = signum
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        self.stop_if_asked(trainer)
+
+    def on_validation_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        self.stop_if_asked(trainer)
+
+    def stop_if_asked(self, trainer: L.Trainer) -> None:
+        if self.received is not None:
+            trainer.save_checkpoint(self.checkpoint)
+            raise Interrupted(self.received, self.checkpoint.parent.parent)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self.restore()
+
+    def on_exception(self, *_: Any) -> None:
+        self.restore()
+
+    def restore(self) -> None:
+        while self.previous:
+            signal.signal(*self.previous.popitem())
+
+
+class LastStep(Callback):
+    """Validates after the last step, whatever the interval: every run ends with a measured model."""
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.global_step >= trainer.max_steps:
+            trainer.should_stop = True
+
+
+class SelfContained(Callback):
+    """Puts beside the weights what a lone checkpoint file needs to become a model again.
+
+    Args:
+        content: configuration and tokenizer, in plain types.
+    """
+
+    def __init__(self, content: dict[str, Any]) -> None:
+        self.content = content
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["modgpt"] = self.content

@@ -1,0 +1,119 @@
+"""The command line of training: compose, train, and tell mistakes in one line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+# Lets Hydra's errors reach us, instead of being printed over several lines with exit code 1.
+os.environ["HYDRA_FULL_ERROR"] = "1"
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from modgpt.compose import CONFIG_DIR, RUN_KEYS, check_overrides, explain, make_job, parse
+from modgpt.errors import UserError
+from modgpt.record import read_result
+
+USER_ERROR = 2
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `scripts/train.py`; returns its exit code: 0, 2 for a mistake, 128 + n for signal n."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("modgpt").setLevel(logging.INFO)
+    sys.argv[1:] = sys.argv[1:] if argv is None else argv
+    code = 0
+
+    def run(config: DictConfig) -> None:
+        # A job tells its own mistakes: through Hydra they would come with its traceback, and the other
+        # jobs of a multirun would not run.
+        nonlocal code
+        try:
+            code = max(code, run_job(config))
+        except UserError as error:
+            code = fail(error)
+
+    overrides: list[str] = []
+    try:
+        sys.argv[1:] = with_saved_overrides(sys.argv[1:])
+        overrides = override_arguments(sys.argv[1:])
+        check_overrides(overrides)
+        hydra.main(config_path=str(CONFIG_DIR), config_name="train", version_base="1.3")(run)()
+    except UserError as error:
+        return fail(error)
+    except (HydraException, OmegaConfBaseException) as error:
+        return fail(explain(error, overrides))
+    return code
+
+
+def fail(error: Exception) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return USER_ERROR
+
+
+def run_job(config: DictConfig) -> int:
+    """Train one composed job and print its summary; the exit code."""
+    composed = HydraConfig.get()
+    chosen = OmegaConf.to_container(composed.runtime.choices)
+    job = make_job(config, chosen, composed.overrides.task)
+    # Only now: what is wrong with the composition has been told without waiting for torch.
+    from modgpt.callbacks.resuming import Interrupted
+    from modgpt.lit_module import DivergedError
+    from modgpt.training import train
+
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        outcome = train(job)
+    except Interrupted as stop:
+        print(f"{stop}; go on with: python scripts/train.py resume={stop.folder}", file=sys.stderr)
+        return 128 + stop.signum
+    except DivergedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    from modgpt.generation import generate
+    from modgpt.summary import print_summary
+
+    sample = generate(
+        outcome.module.model, outcome.data.tokenizer, max_new_tokens=200, seed=config.seed
+    )
+    print_summary(outcome.folder, outcome.result, sample)
+    return 0
+
+
+def override_arguments(arguments: list[str]) -> list[str]:
+    """The overrides among the arguments of the command line; the rest are Hydra's own flags."""
+    return [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
+
+
+def with_saved_overrides(arguments: list[str]) -> list[str]:
+    """With `resume=FOLDER`: the run's saved overrides first, then those given now.
+
+    Threads and precision were decided when the run began; to end with the same weights they stay, unless
+    given anew.
+
+    Raises:
+        UserError: the folder is not one of a run.
+    """
+    given = override_arguments(arguments)
+    keys = {key_of(a): a for a in given}
+    if "resume" not in keys:
+        return arguments
+    folder = Path(str(parse([keys["resume"]])[0].value()))
+    result = read_result(folder)
+    saved = [f"threads={result['threads']}", f"trainer.precision={result['precision']}"]
+    saved = {key_of(s): s for s in [*saved, *result["overrides"]]}
+    kept = [s for key, s in saved.items() if key not in keys and key not in RUN_KEYS]
+    flags = [a for a in arguments if a not in given]
+    return [*flags, *kept, *given]
+
+
+def key_of(override: str) -> str:
+    """What an override is about: its group with the package, or its key."""
+    return parse([override])[0].get_key_element().lstrip("+~")

@@ -1,0 +1,182 @@
+"""From overrides to a configuration, with every mistake told in one line.
+
+Imports neither torch nor Lightning: a typo is answered at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from modgpt.errors import UserError, did_you_mean
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG_DIR = ROOT / "configs"
+
+# The groups that make the model; a run cannot change them once it has weights.
+PARTS = ("attention", "ffn", "norm", "pos", "block")
+# What belongs to the command line, not to the recipe.
+RUN_KEYS = ("run_name", "resume", "output_dir")
+
+OmegaConf.register_new_resolver("root", lambda path: str(ROOT / path), replace=True)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One composed training: the configuration, the option chosen in every group, the overrides."""
+
+    config: DictConfig
+    choices: dict[str, str]
+    overrides: list[str]
+
+
+def groups() -> list[str]:
+    """The config groups there are, by name."""
+    return sorted(p.name for p in CONFIG_DIR.iterdir() if p.is_dir() and p.name != "shared")
+
+
+def options(group: str) -> list[str]:
+    """The options of a config group, by name."""
+    return sorted(p.stem for p in (CONFIG_DIR / group).glob("*.yaml"))
+
+
+def compose(overrides: Sequence[str] = ()) -> DictConfig:
+    """The configuration that `scripts/train.py` would get from these overrides.
+
+    Raises:
+        UserError: an unknown group, option or key, or a malformed override.
+    """
+    return compose_job(overrides).config
+
+
+def compose_job(overrides: Sequence[str] = ()) -> Job:
+    """`compose`, with the choices and overrides beside the configuration."""
+    check_overrides(overrides)
+    try:
+        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3", job_name="train"):
+            config = hydra_compose("train", overrides=list(overrides), return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(error, overrides) from error
+    chosen = OmegaConf.to_container(config.hydra.runtime.choices)
+    with open_dict(config):
+        del config["hydra"]
+    return make_job(config, chosen, overrides)
+
+
+def make_job(config: DictConfig, chosen: object, overrides: Iterable[str]) -> Job:
+    """A checked job from a composed configuration and Hydra's record of the choices.
+
+    Raises:
+        UserError: the configuration has a key at its top that nothing reads.
+    """
+    assert isinstance(chosen, dict)
+    check_top(config)
+    names = groups()
+    return Job(config, {g: str(chosen[g]) for g in names if chosen.get(g)}, list(overrides))
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """Hydra's reading of the overrides.
+
+    Raises:
+        UserError: one of them is not of the form key=value.
+    """
+    parser = OverridesParser.create()
+    parsed = []
+    for override in overrides:
+        try:
+            parsed += parser.parse_overrides([override])
+        except HydraException as error:
+            raise UserError(
+                f"cannot read {override!r}: overrides are written key=value, such as ffn=moe or "
+                "optimizer.lr=1e-3; quote values with spaces or commas: 'run_name=\"a, b\"'"
+            ) from error
+    return parsed
+
+
+def check_overrides(overrides: Sequence[str]) -> None:
+    """Refuse unknown groups and options before anything is composed.
+
+    Raises:
+        UserError: with what was meant, or what there is.
+    """
+    for override in parse(overrides):
+        name = override.key_or_group
+        if name.startswith("hydra"):
+            continue  # Hydra's own groups and keys are Hydra's to check
+        if "/" in name or override.package is not None or (CONFIG_DIR / name).is_dir():
+            check_option(override, name)
+        else:
+            top = name.split(".")[0]
+            check_known(top, "group or key" if top == name else "group")
+
+
+def check_option(override: Override, group: str) -> None:
+    if group not in groups():
+        raise UserError(f"unknown group {group!r}{did_you_mean(group, groups())}")
+    value = override.value()
+    if isinstance(value, Glob) or value is None or isinstance(value, dict):
+        return
+    if isinstance(value, ChoiceSweep):
+        value = value.list
+    for option in value if isinstance(value, list) else [value]:
+        option = getattr(option, "text", option)  # a quoted string
+        if str(option) not in options(group):
+            raise UserError(
+                f"unknown option {group}={option}{did_you_mean(str(option), options(group))} "
+                f"({group} has: {', '.join(options(group))})"
+            )
+
+
+def top_keys() -> set[str]:
+    """The names the configuration may have at its top: groups and the keys of train.yaml."""
+    plain = OmegaConf.load(CONFIG_DIR / "train.yaml")
+    assert isinstance(plain, DictConfig)
+    return {str(key) for key in plain} - {"defaults"} | set(groups())
+
+
+def check_known(name: str, kind: str) -> None:
+    known = top_keys()
+    if name not in known:
+        raise UserError(
+            f"unknown {kind} {name!r}{did_you_mean(name, known)} "
+            f"(groups: {', '.join(groups())}; keys: {', '.join(sorted(known - set(groups())))})"
+        )
+
+
+def check_top(config: DictConfig) -> None:
+    """Refuse what a `+` has added at the top, where nothing would read it."""
+    for key in config:
+        check_known(str(key), "group or key")
+
+
+def explain(error: Exception, overrides: Sequence[str]) -> UserError:
+    """The one line that tells what Hydra found wrong."""
+    for override in parse(overrides):
+        key = override.key_or_group
+        if f"Could not override '{key}'" in str(error):
+            return UserError(unknown_key(key, overrides))
+    return UserError(str(error))
+
+
+def unknown_key(key: str, overrides: Sequence[str]) -> str:
+    """What is wrong with a key that the composition does not have."""
+    parent, _, leaf = key.rpartition(".")
+    others = [o for o in overrides if parse([o])[0].key_or_group != key]
+    try:
+        node = OmegaConf.select(compose(others), parent)
+    except UserError:
+        node = None
+    if not isinstance(node, DictConfig):
+        return f"unknown key {key!r}"
+    keys = [str(k) for k in node if not str(k).startswith("_")]
+    return f"unknown key {key!r}{did_you_mean(leaf, keys)} ({parent} has: {', '.join(keys)})"

@@ -1,0 +1,133 @@
+"""The LightningModule: loss, exact validation, optimizer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torchmetrics import MeanMetric
+from torchmetrics.text import Perplexity
+
+from modgpt.model import GPT
+
+
+class LitGPT(L.LightningModule):
+    """Trains a GPT on windows of T+1 tokens.
+
+    `train/loss` and `val/loss` are the mean cross-entropy per token in nats, nothing else; auxiliary
+    losses join the gradient and are logged apart. Metrics are logged against the number of optimizer
+    steps done.
+
+    Args:
+        model: the GPT.
+        optimizer: makes the optimizer from the model.
+        schedule: factor on the learning rate, a function of the step.
+    """
+
+    def __init__(
+        self,
+        model: GPT,
+        optimizer: Callable[[GPT], torch.optim.Optimizer],
+        schedule: Callable[[int], float],
+    ) -> None:
+        super().__init__()
+        self.model, self.make_optimizer, self.schedule = model, optimizer, schedule
+        self.val_loss = MeanMetric()
+        self.val_perplexity = Perplexity()
+        self.latest: dict[str, Tensor | float] = {}  # detached metrics of the latest step
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        inputs, targets = batch[:, :-1], batch[:, 1:]  # (B,T) each
+        x, aux = self.model.hidden(inputs)
+        logits = self.model.head(x)  # (B,T,V)
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+        self.latest = {"train/loss": loss.detach()}
+        if not aux:
+            return loss
+        self.latest |= auxiliary_metrics({name: value.detach() for name, value in aux.items()})
+        return loss + aux["loss"].sum()
+
+    def on_validation_epoch_start(self) -> None:
+        # Sums over 10⁵ tokens in fp64: in fp32 the last digits would depend on the batch size.
+        # MPS has no fp64.
+        if self.device.type != "mps":
+            self.val_loss.set_dtype(torch.float64)
+            self.val_perplexity.set_dtype(torch.float64)
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        inputs, targets = batch[:, :-1], batch[:, 1:]
+        logits = self.model(inputs).float()
+        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        self.val_loss.update(loss, weight=targets.numel())
+        self.val_perplexity.update(logits, targets)
+
+    def on_validation_epoch_end(self) -> None:
+        loss = self.val_loss.compute()
+        perplexity = self.val_perplexity.compute()
+        self.val_loss.reset()
+        self.val_perplexity.reset()
+        metrics = {"val/loss": loss, "val/bpc": loss / math.log(2), "val/perplexity": perplexity}
+        # For callbacks that monitor; the loggers get them under the step's own number.
+        self.log_dict(metrics, logger=False, sync_dist=False)
+        self.log_metrics(metrics)
+
+    def log_metrics(self, metrics: dict[str, Any]) -> None:
+        """Send metrics to the loggers under the number of steps done."""
+        values = {name: float(value) for name, value in metrics.items()}
+        for logger in self.loggers:
+            logger.log_metrics(values, step=self.global_step)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the global norm, and keep the norm, which is so computed only once."""
+        limit = math.inf if gradient_clip_val is None else gradient_clip_val
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        self.latest["train/grad_norm"] = norm.detach()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.global_step % self.trainer.log_every_n_steps == 0 and self.latest:
+            rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+            self.log_metrics(self.latest | {"lr": rate})
+            if not math.isfinite(float(self.latest["train/loss"])):
+                raise DivergedError(self.global_step, float(self.latest["train/loss"]))
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = self.make_optimizer(self.model)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(self.schedule))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+
+class DivergedError(RuntimeError):
+    """The training loss is no longer a number."""
+
+    def __init__(self, step: int, loss: float) -> None:
+        super().__init__(
+            f"train/loss is {loss} at step {step}: try a lower optimizer.lr or a longer "
+            "schedule.warmup_steps"
+        )
+
+
+def auxiliary_metrics(aux: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What a model's aux, stacked over layers, adds to the log: means over layers, vectors by entry."""
+    metrics = {}
+    for name, value in aux.items():
+        if value.dim() == 1:
+            metrics[f"aux/{name}"] = value.sum() if name == "loss" else value.mean()
+        else:
+            for i, entry in enumerate(value.mean(0)):
+                metrics[f"{name}/{i}"] = entry
+    return metrics

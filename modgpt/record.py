@@ -1,0 +1,35 @@
+"""`result.json`: what a run was, and what came of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from modgpt.errors import UserError
+from modgpt.files import write_json
+
+
+class Record:
+    """`result.json`, rewritten atomically with every change."""
+
+    def __init__(self, folder: Path, values: dict[str, Any]) -> None:
+        self.path, self.values = folder / "result.json", values
+        self.update()
+
+    def update(self, **values: Any) -> None:
+        """Set some values and write all."""
+        self.values |= values
+        write_json(self.path, self.values)
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """The record of a run.
+
+    Raises:
+        UserError: the folder is not one of a run.
+    """
+    try:
+        return json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} is not the folder of a run: no readable result.json") from error

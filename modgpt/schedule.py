@@ -1,0 +1,41 @@
+"""Learning-rate schedules: the factor on the peak rate at each step, all with a linear warm-up."""
+
+from __future__ import annotations
+
+import math
+
+
+def warmup(step: int, warmup_steps: int) -> float:
+    """Linear from 1/(warmup_steps+1) to 1: the first step already moves."""
+    return min(1.0, (step + 1) / (warmup_steps + 1))
+
+
+def constant(step: int, *, warmup_steps: int) -> float:
+    """1 after the warm-up."""
+    _check(warmup_steps)
+    return warmup(step, warmup_steps)
+
+
+def cosine(step: int, *, warmup_steps: int, max_steps: int, final: float) -> float:
+    """Half a cosine from 1 after the warm-up down to `final` at the last step (SGDR,
+    Loshchilov & Hutter 2017, without restarts).
+
+    Raises:
+        ValueError: warmup_steps is negative or not below max_steps, or final is not in [0, 1].
+    """
+    _check(warmup_steps)
+    if warmup_steps >= max_steps:
+        raise ValueError(
+            f"schedule.warmup_steps={warmup_steps} must be below trainer.max_steps={max_steps}"
+        )
+    if not 0 <= final <= 1:
+        raise ValueError(f"schedule.final must lie in [0, 1], got {final}")
+    if step < warmup_steps:
+        return warmup(step, warmup_steps)
+    progress = min(1.0, (step - warmup_steps) / (max_steps - warmup_steps))
+    return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def _check(warmup_steps: int) -> None:
+    if warmup_steps < 0:
+        raise ValueError(f"schedule.warmup_steps must not be negative, got {warmup_steps}")

@@ -1,0 +1,310 @@
+"""One training, from a composed job to its result."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from modgpt.arguments import check_arguments
+from modgpt.build import build_model
+from modgpt.callbacks.measuring import (
+    AttentionBackend,
+    HyperParameters,
+    Throughput,
+    Validations,
+)
+from modgpt.callbacks.resuming import (
+    Interrupted,
+    LastStep,
+    RandomState,
+    SelfContained,
+    StopOnSignal,
+)
+from modgpt.checkpoint import AtomicCheckpointIO, read_checkpoint
+from modgpt.compose import PARTS, Job
+from modgpt.cost import count_parameters
+from modgpt.data.datamodule import CorpusDataModule
+from modgpt.errors import UserError, as_user_errors
+from modgpt.lit_module import LitGPT
+from modgpt.model import GPT
+from modgpt.provenance import device_name, first_record, now, peak_memory
+from modgpt.record import Record, read_result
+from modgpt.run import claim_folder
+
+# What a resumed run may change of the model: it alters the training, not the weights' meaning.
+CHANGEABLE = ("dropout", "init_std", "residual_std")
+
+
+@dataclass
+class Resumed:
+    """Where an earlier start of the run left off."""
+
+    folder: Path
+    checkpoint: Path
+    step: int
+    result: dict[str, Any]
+
+
+@dataclass
+class Outcome:
+    """A finished training: its folder, its record, and the trained module."""
+
+    folder: Path
+    result: dict[str, Any]
+    module: LitGPT
+    data: CorpusDataModule
+
+
+def train(job: Job) -> Outcome:
+    """Check everything, then train, validate and record.
+
+    Raises:
+        UserError: the job cannot be trained as asked; nothing has been written.
+        Interrupted: a signal stopped it; the folder can be resumed.
+    """
+    started = time.perf_counter()
+    cfg = settle(job.config)
+    resumed = find_resumed(cfg)
+    L.seed_everything(cfg.seed, verbose=False)
+    torch.set_num_threads(cfg.threads)
+    with as_user_errors():
+        data: CorpusDataModule = instantiate(cfg.data, tokenizer=instantiate(cfg.tokenizer))
+        tokenizer = data.load()
+    with open_dict(cfg):
+        cfg.model.vocab_size = len(tokenizer)
+    if resumed:
+        check_resumable(cfg, resumed, data.digest)
+    module = build_module(cfg)
+    essential = Essential(cfg, job.choices, module.model, data)
+    trainer = build_trainer(cfg, essential)
+    # All has been checked; from here on something is written.
+    folder = resumed.folder if resumed else claim_folder(cfg, job.choices)
+    record = Record(folder, first_record(job, cfg, module.model, data, resumed))
+    earlier = record.values["wall_seconds"]
+    try:
+        OmegaConf.save(cfg, folder / "config.yaml")
+        tokenizer.save(folder / "tokenizer.json")
+        essential.attach(folder, record)
+        attach(trainer, cfg, folder, resumed)
+        fit(trainer, module, data, resumed)
+    except BaseException as error:
+        record.update(
+            status="interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed",
+            reason=f"{type(error).__name__}: {error}",
+            finished_at=now(),
+            wall_seconds=earlier + time.perf_counter() - started,
+        )
+        raise
+    record.update(
+        status="finished",
+        finished_at=now(),
+        wall_seconds=earlier + time.perf_counter() - started,
+        **essential.measured(trainer),
+    )
+    return Outcome(folder, record.values, module, data)
+
+
+def settle(config: DictConfig) -> DictConfig:
+    """A copy in which everything that depends on the machine is decided, once and for the record.
+
+    Raises:
+        UserError: a value is of the wrong kind, or no budget of steps.
+    """
+    cfg = config.copy()
+    with as_user_errors():
+        OmegaConf.resolve(cfg)
+    if cfg.trainer.get("precision") == "auto":
+        cfg.trainer.precision = best_precision(cfg.trainer.get("accelerator", "auto"))
+    check_arguments(cfg)
+    if cfg.threads is None:
+        cfg.threads = torch.get_num_threads()
+    for key in ("threads", "trainer.max_steps", "trainer.val_check_interval", "trainer.log_every_n_steps",
+                "trainer.accumulate_grad_batches"):  # fmt: skip
+        value = OmegaConf.select(cfg, key)
+        if not isinstance(value, int) or value < 1:
+            raise UserError(f"{key} must be a whole number of at least 1, got {value}")
+    if cfg.seed < 0:
+        raise UserError(f"seed must not be negative, got {cfg.seed}")
+    return cfg
+
+
+def best_precision(accelerator: str) -> str:
+    """bf16-mixed on a CUDA device that has it, fp32 elsewhere."""
+    on_cuda = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return "bf16-mixed" if on_cuda and torch.cuda.is_bf16_supported() else "32-true"
+
+
+def build_module(cfg: DictConfig) -> LitGPT:
+    """The LightningModule, tried out: its parts meet in a forward pass, its optimizer is made.
+
+    Raises:
+        UserError: the parts do not fit together, or a value is out of its range.
+    """
+    model = build_model(cfg)
+    with as_user_errors():
+        optimizer, schedule = instantiate(cfg.optimizer), instantiate(cfg.schedule)
+        schedule(0)
+        optimizer(model)
+        state = torch.get_rng_state()
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, 2, dtype=torch.long))
+        model.train()
+        torch.set_rng_state(state)
+    return LitGPT(model, optimizer, schedule)
+
+
+class Essential:
+    """The callbacks every run has, whatever its configuration."""
+
+    def __init__(
+        self, cfg: DictConfig, choices: dict[str, str], model: GPT, data: CorpusDataModule
+    ) -> None:
+        self.stop, self.validations = StopOnSignal(), Validations()
+        self.throughput, self.backend = Throughput(), AttentionBackend()
+        content = {
+            "config": OmegaConf.to_container(cfg, resolve=True),
+            "tokenizer": data.tokenizer.to_dict(),
+        }
+        self.callbacks: list[Callback] = [
+            RandomState(),
+            LastStep(),
+            self.throughput,
+            self.backend,
+            SelfContained(content),
+            self.validations,
+            HyperParameters(
+                choices | {"seed": cfg.seed, "parameters": count_parameters(model)}, self.validations
+            ),
+            self.stop,
+        ]
+
+    def attach(self, folder: Path, record: Record) -> None:
+        """Give them the run's folder and record, once there are any."""
+        self.stop.checkpoint = folder / "checkpoints" / "last.ckpt"
+        self.validations.report = record.update
+
+    def measured(self, trainer: L.Trainer) -> dict[str, Any]:
+        """What is known once the training is over."""
+        device = trainer.strategy.root_device
+        return {
+            "tokens_seen": trainer.global_step * trainer.datamodule.tokens_per_step(),
+            "tokens_per_second": self.throughput.tokens_per_second,
+            "peak_memory_bytes": peak_memory(device),
+            "device": device_name(device),
+            "attention_backend": self.backend.name,
+        }
+
+
+def build_trainer(cfg: DictConfig, essential: Essential) -> L.Trainer:
+    """Lightning's Trainer with the configuration's callbacks; it gets its folder in `attach`.
+
+    Raises:
+        UserError: it refuses its arguments.
+    """
+    try:
+        with as_user_errors():
+            callbacks = [instantiate(node) for node in cfg.callbacks.values()]
+            # Ours first: what they keep must be up to date when a checkpoint is written.
+            return instantiate(
+                cfg.trainer,
+                callbacks=[*essential.callbacks, *callbacks],
+                logger=False,
+                plugins=[AtomicCheckpointIO()],
+                enable_checkpointing=True,
+            )
+    except InstantiationException as error:
+        if isinstance(error.__cause__, MisconfigurationException):
+            raise UserError(f"trainer: {error.__cause__}") from error
+        raise
+
+
+def attach(trainer: L.Trainer, cfg: DictConfig, folder: Path, resumed: Resumed | None) -> None:
+    """Point checkpoints and loggers to the run's folder."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+            callback.dirpath = str(folder / "checkpoints")
+    step = resumed.step if resumed else None
+    trainer.loggers = [
+        instantiate(node, save_dir=str(folder), resume_step=step) for node in cfg.logger.values()
+    ]
+
+
+def fit(
+    trainer: L.Trainer, module: LitGPT, data: CorpusDataModule, resumed: Resumed | None
+) -> None:
+    """Train to the last step, and see to it that the final model has been validated."""
+    checkpoint = str(resumed.checkpoint) if resumed else None
+    with warnings.catch_warnings():
+        # Advice for loading from disk; here a batch is one look-up in a tensor in memory.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*is deprecated.*", module="lightning")
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        if any(c.losses.get("final_step") != trainer.global_step for c in trainer.callbacks
+               if isinstance(c, Validations)):  # fmt: skip
+            # Killed between the last step and its validation: the resumed run has nothing to train.
+            trainer.validate(module, datamodule=data, verbose=False)
+
+
+def find_resumed(cfg: DictConfig) -> Resumed | None:
+    """What `resume` names, None where it names nothing.
+
+    Raises:
+        UserError: no run there, no checkpoint, or one that is already at the end of the budget.
+    """
+    if cfg.resume is None:
+        return None
+    folder = Path(cfg.resume)
+    result = read_result(folder)
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    if not checkpoint.exists():
+        raise UserError(f"{folder} has no checkpoint to go on from ({checkpoint} is missing)")
+    step = int(read_checkpoint(checkpoint)["global_step"])
+    if step > cfg.trainer.max_steps or (
+        step == cfg.trainer.max_steps and result.get("status") == "finished"
+    ):
+        raise UserError(
+            f"{folder} is already at step {step} of trainer.max_steps={cfg.trainer.max_steps}: "
+            f"to go on, give a larger one, such as trainer.max_steps={2 * step}"
+        )
+    return Resumed(folder, checkpoint, step, result)
+
+
+def check_resumable(cfg: DictConfig, resumed: Resumed, digest: str) -> None:
+    """Refuse to load weights into another architecture, or to go on with another corpus.
+
+    Raises:
+        UserError: names the key that differs, with both values.
+    """
+    saved = OmegaConf.load(resumed.folder / "config.yaml")
+    assert isinstance(saved, DictConfig)
+    for group in (*PARTS, "model", "tokenizer"):
+        before, after = flat(saved[group], group), flat(cfg[group], group)
+        for key in sorted(before.keys() | after.keys()):
+            if before.get(key) != after.get(key) and key.split(".")[-1] not in CHANGEABLE:
+                raise UserError(
+                    f"a resumed run keeps its architecture: {key} was {before.get(key)}, "
+                    f"not {after.get(key)}; start a new run for another one"
+                )
+    if resumed.result.get("corpus_sha256") not in (None, digest):
+        raise UserError(
+            f"a resumed run keeps its corpus: {resumed.folder} was trained on SHA-256 "
+            f"{resumed.result['corpus_sha256']}, this one has {digest}"
+        )
+
+
+def flat(node: Any, path: str) -> dict[str, Any]:
+    """A nested configuration as dotted keys and plain values."""
+    if not isinstance(node, DictConfig):
+        return {path: node}
+    return {k: v for key, value in node.items() for k, v in flat(value, f"{path}.{key}").items()}
