@@ -45,7 +45,8 @@ def check_arguments(config: DictConfig) -> None:
             if key not in known and not open_ended:
                 names = [k for k in known if k in node] or list(known)
                 raise UserError(
-                    f"unknown key {name!r}{did_you_mean(str(key), known)} ({path} has: {', '.join(names)})"
+                    f"unknown key {name!r}{did_you_mean(str(key), known)} "
+                    f"({path} has: {', '.join(names)})"
                 )
             value = node[key]
             if not OmegaConf.is_config(value):

@@ -80,9 +80,7 @@ def run_job(config: DictConfig) -> int:
     from modgpt.generation import generate
     from modgpt.summary import print_summary
 
-    sample = generate(
-        outcome.module.model, outcome.data.tokenizer, max_new_tokens=200, seed=config.seed
-    )
+    sample = generate(outcome.module.model, outcome.data.tokenizer, max_new_tokens=200, seed=config.seed)
     print_summary(outcome.folder, outcome.result, sample)
     return 0
 

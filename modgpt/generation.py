@@ -140,9 +140,7 @@ def trained_context(model: GPT) -> int | None:
     """
     reaches = [block.attention.reach for block in model.blocks]
     within = all(reach is not None and reach <= model.block_size for reach in reaches)
-    if model.pos.max_length is None and (
-        model.pos.extrapolates or (model.pos.relative and within)
-    ):
+    if model.pos.max_length is None and (model.pos.extrapolates or (model.pos.relative and within)):
         return None
     return model.block_size
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 from torchmetrics.text import Perplexity
 
+from modgpt.data.datamodule import CorpusDataModule
 from modgpt.model import GPT
 
 
@@ -42,6 +43,17 @@ class LitGPT(L.LightningModule):
         self.val_loss = MeanMetric()
         self.val_perplexity = Perplexity()
         self.latest: dict[str, Tensor | float] = {}  # detached metrics of the latest step
+
+    @property
+    def data(self) -> CorpusDataModule:
+        """The data module it is trained on."""
+        return self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+
+    def logs_now(self) -> bool:
+        """Whether the batch just done completed a step that is to be logged."""
+        every: int = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+        # Of several accumulated batches only the last has a gradient norm.
+        return self.global_step % every == 0 and "train/grad_norm" in self.latest
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         inputs, targets = batch[:, :-1], batch[:, 1:]  # (B,T) each
@@ -96,7 +108,7 @@ class LitGPT(L.LightningModule):
         self.latest["train/grad_norm"] = norm.detach()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if self.global_step % self.trainer.log_every_n_steps == 0 and self.latest:
+        if self.logs_now():
             rate = self.trainer.optimizers[0].param_groups[0]["lr"]
             self.log_metrics(self.latest | {"lr": rate})
             if not math.isfinite(float(self.latest["train/loss"])):

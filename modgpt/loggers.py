@@ -22,9 +22,7 @@ class RunTensorBoardLogger(TensorBoardLogger):
 
     def __init__(self, *, save_dir: str, resume_step: int | None = None) -> None:
         purge = None if resume_step is None else resume_step + 1
-        super().__init__(
-            save_dir, name="", version="", default_hp_metric=False, purge_step=purge
-        )
+        super().__init__(save_dir, name="", version="", default_hp_metric=False, purge_step=purge)
 
     def save(self) -> None:
         """Flush; the run has a `config.yaml` of its own, so no `hparams.yaml` is written."""

@@ -6,8 +6,8 @@ Legend of all shapes: B batch, T tokens, C model width, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -135,7 +135,7 @@ class GPT(nn.Module):
         self.block_size, self.dropout = block_size, dropout
         self.embedding = nn.Embedding(vocab_size, d_model)
         self.pos = pos(d_model=d_model, n_heads=n_heads, block_size=block_size, init_std=init_std)
-        self.blocks = nn.ModuleList(
+        layers = nn.ModuleList(
             block(
                 d_model=d_model,
                 n_heads=n_heads,
@@ -147,6 +147,7 @@ class GPT(nn.Module):
             )
             for layer in range(n_layers)
         )
+        self.blocks = cast("Sequence[Block]", layers)
         self.norm = norm(d_model)
         self.head = nn.Linear(d_model, vocab_size, bias=False)
         if tied_head:
@@ -167,8 +168,7 @@ class GPT(nn.Module):
         x, _, aux = self.run(tokens, start=0, states=[None] * len(self.blocks))
         names = {name for layer in aux for name in layer}
         return x, {
-            name: torch.stack([layer[name] for layer in aux if name in layer])
-            for name in sorted(names)
+            name: torch.stack([layer[name] for layer in aux if name in layer]) for name in sorted(names)
         }
 
     def initial_state(self, batch_size: int, capacity: int) -> ModelState:
@@ -189,8 +189,8 @@ class GPT(nn.Module):
         return self.head(x), state
 
     def run(
-        self, tokens: Tensor, start: int, states: list[State | None] | list[State]
-    ) -> tuple[Tensor, list[State], list[dict[str, Tensor]]]:
+        self, tokens: Tensor, start: int, states: Sequence[State | None]
+    ) -> tuple[Tensor, list[State | None], list[dict[str, Tensor]]]:
         """tokens (B,T) at positions start … start+T−1 -> (B,T,C), states and aux of each layer."""
         end = start + tokens.shape[1]
         if self.pos.max_length is not None and end > self.pos.max_length:

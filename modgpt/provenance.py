@@ -53,7 +53,10 @@ def first_record(
         "vocab_size": cfg.model.vocab_size,
         "corpus_sha256": data.digest,
         "started_at": earlier.get("started_at", now()),
-        "resumed_at_steps": [*earlier.get("resumed_at_steps", []), *([resumed.step] if resumed else [])],
+        "resumed_at_steps": [
+            *earlier.get("resumed_at_steps", []),
+            *([resumed.step] if resumed else []),
+        ],
         "finished_at": None,
         "reason": None,
         "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
@@ -68,7 +71,16 @@ def now() -> str:
 
 def git_revision() -> str | None:
     """Commit of the code that runs, `-dirty` where files differ from it; None outside a checkout."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    command = [
+        "git",
+        "-C",
+        str(ROOT),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=40",
+        "--exclude=*",
+    ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):

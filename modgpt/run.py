@@ -1,10 +1,10 @@
 """The folder of a run: made without overwriting anything, recorded as it goes, loaded again.
 
-    config.yaml      the resolved configuration, from which the model alone can be rebuilt
-    tokenizer.json   the vocabulary
-    result.json      the record, from the first moment on
-    checkpoints/     best.ckpt (by val/loss) and last.ckpt
-    metrics.csv      what was logged, beside TensorBoard's event file
+config.yaml      the resolved configuration, from which the model alone can be rebuilt
+tokenizer.json   the vocabulary
+result.json      the record, from the first moment on
+checkpoints/     best.ckpt (by val/loss) and last.ckpt
+metrics.csv      what was logged, beside TensorBoard's event file
 """
 
 from __future__ import annotations

@@ -44,4 +44,4 @@ class ModelState(State):
     """`length` tokens read so far, and one attention state per layer."""
 
     length: int
-    layers: Sequence[State]
+    layers: Sequence[State | None]

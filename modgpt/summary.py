@@ -19,9 +19,7 @@ def print_summary(folder: Path, result: dict[str, Any], sample: str) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    table.add_row(
-        "validation loss", f"{loss:.4f} nats = {loss / math.log(2):.4f} bits per character"
-    )
+    table.add_row("validation loss", f"{loss:.4f} nats = {loss / math.log(2):.4f} bits per character")
     if result["best_step"] != result["final_step"]:
         table.add_row("best", f"{best:.4f} nats at step {result['best_step']}")
     table.add_row("perplexity", f"{math.exp(loss):.3f}")
@@ -33,8 +31,7 @@ def print_summary(folder: Path, result: dict[str, Any], sample: str) -> None:
     table.add_row("wall time", f"{result['wall_seconds']:.1f} s on {result['device']}")
     table.add_row("folder", shown(folder))
     further = Text(
-        f"tensorboard --logdir {shown(folder.parent)}\n"
-        f"python scripts/generate.py --run {shown(folder)}"
+        f"tensorboard --logdir {shown(folder.parent)}\npython scripts/generate.py --run {shown(folder)}"
     )
     names = " + ".join(result["choices"][part] for part in ("attention", "ffn", "norm", "pos"))
     console = Console(highlight=False, soft_wrap=not Console().is_terminal)

@@ -46,6 +46,15 @@ from modgpt.run import claim_folder
 CHANGEABLE = ("dropout", "init_std", "residual_std")
 
 
+AT_LEAST_ONE = (
+    "threads",
+    "trainer.max_steps",
+    "trainer.val_check_interval",
+    "trainer.log_every_n_steps",
+    "trainer.accumulate_grad_batches",
+)
+
+
 @dataclass
 class Resumed:
     """Where an earlier start of the run left off."""
@@ -97,7 +106,7 @@ def train(job: Job) -> Outcome:
         tokenizer.save(folder / "tokenizer.json")
         essential.attach(folder, record)
         attach(trainer, cfg, folder, resumed)
-        fit(trainer, module, data, resumed)
+        fit(trainer, module, essential, resumed)
     except BaseException as error:
         record.update(
             status="interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed",
@@ -129,8 +138,7 @@ def settle(config: DictConfig) -> DictConfig:
     check_arguments(cfg)
     if cfg.threads is None:
         cfg.threads = torch.get_num_threads()
-    for key in ("threads", "trainer.max_steps", "trainer.val_check_interval", "trainer.log_every_n_steps",
-                "trainer.accumulate_grad_batches"):  # fmt: skip
+    for key in AT_LEAST_ONE:
         value = OmegaConf.select(cfg, key)
         if not isinstance(value, int) or value < 1:
             raise UserError(f"{key} must be a whole number of at least 1, got {value}")
@@ -172,6 +180,7 @@ class Essential:
     ) -> None:
         self.stop, self.validations = StopOnSignal(), Validations()
         self.throughput, self.backend = Throughput(), AttentionBackend()
+        self.data = data
         content = {
             "config": OmegaConf.to_container(cfg, resolve=True),
             "tokenizer": data.tokenizer.to_dict(),
@@ -184,7 +193,8 @@ class Essential:
             SelfContained(content),
             self.validations,
             HyperParameters(
-                choices | {"seed": cfg.seed, "parameters": count_parameters(model)}, self.validations
+                choices | {"seed": cfg.seed, "parameters": count_parameters(model)},
+                self.validations,
             ),
             self.stop,
         ]
@@ -198,7 +208,7 @@ class Essential:
         """What is known once the training is over."""
         device = trainer.strategy.root_device
         return {
-            "tokens_seen": trainer.global_step * trainer.datamodule.tokens_per_step(),
+            "tokens_seen": trainer.global_step * self.data.tokens_per_step(),
             "tokens_per_second": self.throughput.tokens_per_second,
             "peak_memory_bytes": peak_memory(device),
             "device": device_name(device),
@@ -240,18 +250,16 @@ def attach(trainer: L.Trainer, cfg: DictConfig, folder: Path, resumed: Resumed |
     ]
 
 
-def fit(
-    trainer: L.Trainer, module: LitGPT, data: CorpusDataModule, resumed: Resumed | None
-) -> None:
+def fit(trainer: L.Trainer, module: LitGPT, essential: Essential, resumed: Resumed | None) -> None:
     """Train to the last step, and see to it that the final model has been validated."""
     checkpoint = str(resumed.checkpoint) if resumed else None
+    data = essential.data
     with warnings.catch_warnings():
         # Advice for loading from disk; here a batch is one look-up in a tensor in memory.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*is deprecated.*", module="lightning")
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        if any(c.losses.get("final_step") != trainer.global_step for c in trainer.callbacks
-               if isinstance(c, Validations)):  # fmt: skip
+        if essential.validations.losses.get("final_step") != trainer.global_step:
             # Killed between the last step and its validation: the resumed run has nothing to train.
             trainer.validate(module, datamodule=data, verbose=False)
 

@@ -32,7 +32,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
                         help="characters outside the vocabulary (default: error)")  # fmt: skip
     parser.add_argument("--context", type=int, help="characters the model keeps in mind; 0: no limit "
                         "(default: what it was trained for)")  # fmt: skip
-    parser.add_argument("--device", default="auto", help="cpu, cuda, mps (default: the fastest there is)")
+    parser.add_argument(
+        "--device", default="auto", help="cpu, cuda, mps (default: the fastest there is)"
+    )
     return parser.parse_args(argv)
 
 
@@ -69,9 +71,7 @@ def main(argv: list[str] | None = None) -> int:
         return pieces
 
     try:
-        check_sampling(
-            arguments.max_new_tokens, arguments.temperature, arguments.top_k, arguments.top_p
-        )
+        check_sampling(arguments.max_new_tokens, arguments.temperature, arguments.top_k, arguments.top_p)
         if arguments.num_samples < 1:
             raise UserError(f"--num-samples must be at least 1, got {arguments.num_samples}")
         source = arguments.checkpoint or arguments.run or newest_finished(ROOT / "outputs")

@@ -62,9 +62,7 @@ class Attention(nn.Module, ABC):
                 )
             head_dim = d_model // n_heads
         if n_kv_heads < 1 or n_heads % n_kv_heads:
-            raise ValueError(
-                f"attention.n_kv_heads={n_kv_heads} must divide model.n_heads={n_heads}"
-            )
+            raise ValueError(f"attention.n_kv_heads={n_kv_heads} must divide model.n_heads={n_heads}")
         if head_dim < 1:
             raise ValueError(f"attention.head_dim must be at least 1, got {head_dim}")
         self.n_heads, self.n_kv_heads, self.head_dim = n_heads, n_kv_heads, head_dim
@@ -93,17 +91,13 @@ class Attention(nn.Module, ABC):
         y = self.out(y.transpose(1, 2).flatten(2))  # (B,H,T,D) -> (B,T,H·D) -> (B,T,C)
         return F.dropout(y, self.dropout, self.training), state
 
-    def project(
-        self, x: Tensor, pos: Position, positions: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Tensor, pos: Position, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (B,T,C) -> q (B,H,T,D), k and v (B,Hkv,T,D), q and k normed and rotated."""
         heads = self.qkv(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B,H+2Hkv,T,D)
         qk, v = heads.split([self.n_heads + self.n_kv_heads, self.n_kv_heads], dim=1)
         return *self.norm_and_rotate(qk, pos, positions), v
 
-    def norm_and_rotate(
-        self, qk: Tensor, pos: Position, positions: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def norm_and_rotate(self, qk: Tensor, pos: Position, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Norm first, so that rotation keeps the norm's scale; qk (B,H+Hkv,T,D) -> q, k."""
         # Queries and keys are rotated in one call: half as many small operations.
         return self.split(pos.rotate(self.normed(qk), positions))

@@ -54,9 +54,7 @@ class LinearAttention(Attention):
             )
         self.chunk, self.eps = chunk, eps
 
-    def norm_and_rotate(
-        self, qk: Tensor, pos: Position, positions: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def norm_and_rotate(self, qk: Tensor, pos: Position, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Only the norm: rotation comes behind φ, and in the numerator alone."""
         return self.split(self.normed(qk))
 
@@ -100,9 +98,7 @@ class LinearAttention(Attention):
     ) -> tuple[Tensor, LinearState]:
         """One chunk: q, k, v (B,H,c,D), the sums before it -> (B,H,c,D), the sums after it."""
         rotated_q, rotated_k = pos.rotate(q, positions), pos.rotate(k, positions)
-        weights = self.decay_weights(q.shape[2], log_decay, q.device)
-        # since_past (H or 1,c,1): what is left of the past at each token; to_end: of each token at the end.
-        within, since_past, to_end, whole = weights
+        within, since_past, to_end, whole = decay_factors(q.shape[2], log_decay, q.device)
         scores = q @ k.mT * within  # (B,H,c,c), zero where j > i
         rotated = scores if rotated_q is q else rotated_q @ rotated_k.mT * within
         numerator = rotated @ v + (rotated_q * since_past) @ sums.s  # inside the chunk + before it
@@ -112,20 +108,6 @@ class LinearAttention(Attention):
             z=whole * sums.z + (k * to_end).sum(2),
         )
         return numerator / (denominator + self.eps).unsqueeze(-1), sums
-
-    @staticmethod
-    def decay_weights(
-        length: int, log_decay: Tensor | None, device: torch.device
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Decay between tokens of a chunk (·,c,c), from the past (·,c,1), to the end (·,c,1), across it (·,1)."""
-        rate = torch.zeros(1, device=device) if log_decay is None else log_decay.float()
-        steps = torch.arange(length, device=device)
-        distance = steps[:, None] - steps[None, :]
-        # Only distances i−j ≥ 0 are ever raised: e^(m·distance) into the future would overflow.
-        within = (rate[:, None, None] * distance.clamp(min=0)).exp() * (distance >= 0)
-        since_past = (rate[:, None] * (steps + 1)).exp().unsqueeze(-1)
-        to_end = (rate[:, None] * (length - 1 - steps)).exp().unsqueeze(-1)
-        return within, since_past, to_end, (rate * length).exp().unsqueeze(-1)
 
     def initial_state(self, batch_size: int, capacity: int) -> LinearState:
         shape = (batch_size, self.n_heads, self.head_dim, self.head_dim)
@@ -138,3 +120,24 @@ class LinearAttention(Attention):
 
     def state_size(self, length: int) -> int:
         return self.n_heads * (self.head_dim**2 + self.head_dim)
+
+
+def decay_factors(
+    length: int, log_decay: Tensor | None, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What is left after the decay within a chunk of c tokens, all 1 where there is none.
+
+    Returns:
+        within (h,c,c): of token j at token i, 0 where j > i, for h = H, or 1 without decay;
+        since_past (h,c,1): of what came before the chunk, at token i;
+        to_end (h,c,1): of token j at the end of the chunk;
+        whole (h,1): of what came before the chunk, at its end.
+    """
+    rate = torch.zeros(1, device=device) if log_decay is None else log_decay.float()
+    steps = torch.arange(length, device=device)
+    distance = steps[:, None] - steps[None, :]
+    # Only distances i−j ≥ 0 are ever raised: e^(m·distance) into the future would overflow.
+    within = (rate[:, None, None] * distance.clamp(min=0)).exp() * (distance >= 0)
+    since_past = (rate[:, None] * (steps + 1)).exp().unsqueeze(-1)
+    to_end = (rate[:, None] * (length - 1 - steps)).exp().unsqueeze(-1)
+    return within, since_past, to_end, (rate * length).exp().unsqueeze(-1)

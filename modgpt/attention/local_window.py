@@ -70,7 +70,7 @@ class LocalWindowAttention(Attention):
     def attend_blocks(self, q: Tensor, k: Tensor, v: Tensor, pos: Position) -> Tensor:
         """The queries from the second block on: q, k, v (B,·,T,D) -> (B,H,T−W,D)."""
         window = self.window
-        batch, heads, length, _ = q.shape
+        batch, length = q.shape[0], q.shape[2]
         n_blocks = -(-length // window)
         # Padding at the end lies in the future of every real query, so no one looks at it.
         padding = (0, 0, 0, n_blocks * window - length)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils._python_dispatch import TorchDispatchMode
+
+if TYPE_CHECKING:
+    from modgpt.lit_module import LitGPT
 
 
 class Throughput(Callback):
@@ -30,31 +33,29 @@ class Throughput(Callback):
             self.since = time.perf_counter()
             self.first_step = trainer.global_step
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any
-    ) -> None:
-        if trainer.global_step % trainer.log_every_n_steps == 0:
-            self.take(trainer)
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: LitGPT, *_: Any) -> None:
+        if pl_module.logs_now():
+            self.take(pl_module)
             tokens, seconds = self.tokens - self.window[0], self.seconds - self.window[1]
             if tokens and seconds:
                 self.window = (self.tokens, self.seconds)
                 pl_module.latest["tokens_per_second"] = tokens / seconds  # the module logs it
 
-    def take(self, trainer: L.Trainer) -> None:
+    def take(self, pl_module: LitGPT) -> None:
         """Add up what has passed since the clock was last read."""
         now = time.perf_counter()
         if self.since is not None:
             self.seconds += now - self.since
-            steps = trainer.global_step - self.first_step
-            self.tokens += steps * trainer.datamodule.tokens_per_step()
-            self.since, self.first_step = now, trainer.global_step
+            steps = pl_module.global_step - self.first_step
+            self.tokens += steps * pl_module.data.tokens_per_step()
+            self.since, self.first_step = now, pl_module.global_step
 
-    def on_validation_start(self, trainer: L.Trainer, *_: Any) -> None:
-        self.take(trainer)
+    def on_validation_start(self, trainer: L.Trainer, pl_module: LitGPT) -> None:
+        self.take(pl_module)
         self.since = None  # the clock stands until the next step
 
-    def on_train_end(self, trainer: L.Trainer, *_: Any) -> None:
-        self.take(trainer)
+    def on_train_end(self, trainer: L.Trainer, pl_module: LitGPT) -> None:
+        self.take(pl_module)
 
     @property
     def tokens_per_second(self) -> float | None:

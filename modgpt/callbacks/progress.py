@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import lightning as L
@@ -17,23 +16,22 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from modgpt.lit_module import LitGPT
+
 
 class ProgressBar(Callback):
     """A rich bar over the steps, with a line above it for every validation.
 
-    Args:
-        refresh_every: steps between updates of the numbers; each reads the loss from the device.
+    The numbers are those that are logged, every `trainer.log_every_n_steps` steps.
     """
 
-    def __init__(self, refresh_every: int = 10) -> None:
-        self.refresh_every = refresh_every
+    def __init__(self) -> None:
         self.bar: Progress | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
         self.console = Console()
-        self.clock, self.clock_step = time.perf_counter(), trainer.global_step
         self.bar = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),
@@ -52,29 +50,20 @@ class ProgressBar(Callback):
         )
         self.bar.start()
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any
-    ) -> None:
-        step = trainer.global_step
-        if self.bar is None or step % self.refresh_every or step == self.clock_step:
-            return
-        now = time.perf_counter()
-        tokens = trainer.datamodule.tokens_per_step() * (step - self.clock_step)
-        speed = tokens / (now - self.clock)
-        self.clock, self.clock_step = now, step
-        loss = float(pl_module.latest["train/loss"])
-        self.bar.update(self.task, completed=step, loss=f"{loss:.3f}", speed=f"{speed:,.0f}")
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: LitGPT, *_: Any) -> None:
+        if self.bar is not None and pl_module.logs_now():
+            loss = f"{float(pl_module.latest['train/loss']):.3f}"
+            speed = f"{float(pl_module.latest.get('tokens_per_second', 0)):,.0f}"
+            self.bar.update(self.task, completed=trainer.global_step, loss=loss, speed=speed)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.bar is None:
             return
         loss, bpc = (float(trainer.callback_metrics[f"val/{name}"]) for name in ("loss", "bpc"))
         width = len(str(trainer.max_steps))
-        self.bar.console.print(
-            f"step {trainer.global_step:>{width}}  val/loss {loss:.4f} nats  {bpc:.4f} bits per character",
-            highlight=False,
-        )
-        self.clock, self.clock_step = time.perf_counter(), trainer.global_step
+        step = f"{trainer.global_step:>{width}}"
+        line = f"step {step}  val/loss {loss:.4f} nats  {bpc:.4f} bits per character"
+        self.bar.console.print(line, highlight=False)
 
     def on_train_end(self, *_: Any) -> None:
         self.close()

@@ -7,6 +7,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from modgpt.generation import generate
+from modgpt.lit_module import LitGPT
 
 
 class Sample(Callback):
@@ -27,12 +28,12 @@ class Sample(Callback):
         self.length, self.prompt = length, prompt
         self.temperature, self.seed = temperature, seed
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_end(self, trainer: L.Trainer, pl_module: LitGPT) -> None:
         if not trainer.is_global_zero:
             return
         text = generate(
             pl_module.model,
-            trainer.datamodule.tokenizer,
+            pl_module.data.tokenizer,
             self.prompt,
             max_new_tokens=self.length,
             temperature=self.temperature,

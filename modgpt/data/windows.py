@@ -83,8 +83,8 @@ class EvaluationWindows(Dataset[Tensor]):
         batches: list[Tensor] = []
         n_full = (len(tokens) - 1) // block_size
         if n_full:
-            batches += tokens[: n_full * block_size + 1].unfold(0, block_size + 1, block_size).split(
-                batch_size
+            batches += (
+                tokens[: n_full * block_size + 1].unfold(0, block_size + 1, block_size).split(batch_size)
             )
         rest = tokens[n_full * block_size :]
         if len(rest) > 1:

