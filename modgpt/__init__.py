@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from modgpt.build import build_model
-    from modgpt.compose import compose
+    from modgpt.composition import compose
     from modgpt.generation import generate
     from modgpt.run import Run, load_run
 
 __all__ = ["Run", "build_model", "compose", "generate", "load_run"]
 
 _HOMES = {
-    "compose": "modgpt.compose",
+    "compose": "modgpt.composition",
     "build_model": "modgpt.build",
     "load_run": "modgpt.run",
     "Run": "modgpt.run",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from modgpt.compose import PARTS
+from modgpt.composition import PARTS
 from modgpt.errors import UserError, as_user_errors
 from modgpt.model import GPT
 

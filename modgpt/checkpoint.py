@@ -46,8 +46,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(
             f"refused {path}: a checkpoint holds tensors and plain types only ({reason})"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError(f"{path} is no readable checkpoint ({str(error).splitlines()[0]})") from error
+    except Exception as error:  # a file of another kind can break the reader in any way
+        raise UserError(f"{path} is no readable checkpoint ({type(error).__name__})") from error
     if not isinstance(content, dict) or "modgpt" not in content or "state_dict" not in content:
         raise UserError(f"{path} is not a checkpoint of modgpt")
     return content

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -11,12 +12,13 @@ from pathlib import Path
 os.environ["HYDRA_FULL_ERROR"] = "1"
 
 import hydra
+from hydra._internal.utils import get_args_parser  # the one that hydra.main itself uses
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from modgpt.compose import CONFIG_DIR, RUN_KEYS, check_overrides, explain, make_job, parse
+from modgpt.composition import CONFIG_DIR, RUN_KEYS, check_overrides, explain, make_job, parse
 from modgpt.errors import UserError
 from modgpt.record import read_result
 
@@ -49,6 +51,8 @@ def main(argv: list[str] | None = None) -> int:
         return fail(error)
     except (HydraException, OmegaConfBaseException) as error:
         return fail(explain(error, overrides))
+    except KeyboardInterrupt:  # before the training began, or after it was done
+        return 128 + signal.SIGINT
     return code
 
 
@@ -87,7 +91,7 @@ def run_job(config: DictConfig) -> int:
 
 def override_arguments(arguments: list[str]) -> list[str]:
     """The overrides among the arguments of the command line; the rest are Hydra's own flags."""
-    return [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
+    return get_args_parser().parse_args(arguments).overrides
 
 
 def with_saved_overrides(arguments: list[str]) -> list[str]:

@@ -13,8 +13,6 @@ from modgpt.model import GPT
 if TYPE_CHECKING:
     from modgpt.data.tokenizer import CharTokenizer
 
-START = "\n"  # what an empty prompt stands for: the end of a line, as in nanoGPT
-
 
 def generate(
     model: GPT,
@@ -33,7 +31,7 @@ def generate(
     Args:
         model: the GPT; its training mode is restored afterwards.
         tokenizer: the one it was trained with.
-        prompt: text to continue; an empty one starts on a new line.
+        prompt: text to continue; an empty one starts on a new line (`tokenizer.start`).
         max_new_tokens: length of the continuation.
         temperature: divides the logits; 0 takes the most probable token (greedy).
         top_k: sample among the k most probable tokens only.
@@ -74,7 +72,7 @@ def stream_text(
     """The continuation alone, piece by piece as it is sampled; arguments as for `generate`."""
     check_sampling(max_new_tokens, temperature, top_k, top_p)
     device = model.embedding.weight.device
-    tokens = tokenizer.encode(prompt or START)[None].to(device)  # (1,T)
+    tokens = tokenizer.encode(prompt or tokenizer.start)[None].to(device)  # (1,T)
     generator = torch.Generator(device=device)
     if seed is None:
         generator.seed()

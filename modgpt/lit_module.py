@@ -49,11 +49,14 @@ class LitGPT(L.LightningModule):
         """The data module it is trained on."""
         return self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
 
+    def stepped(self) -> bool:
+        """Whether the batch just done, of several accumulated ones the last, completed a step."""
+        return "train/grad_norm" in self.latest
+
     def logs_now(self) -> bool:
         """Whether the batch just done completed a step that is to be logged."""
         every: int = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
-        # Of several accumulated batches only the last has a gradient norm.
-        return self.global_step % every == 0 and "train/grad_norm" in self.latest
+        return self.stepped() and self.global_step % every == 0
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         inputs, targets = batch[:, :-1], batch[:, 1:]  # (B,T) each

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from omegaconf import DictConfig
 
-from modgpt.compose import ROOT, RUN_KEYS, Job, parse
+from modgpt.composition import ROOT, RUN_KEYS, Job, parse
 from modgpt.cost import cost_of
 
 if TYPE_CHECKING:

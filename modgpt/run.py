@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from modgpt.build import build_model
 from modgpt.checkpoint import model_weights, read_checkpoint
-from modgpt.compose import PARTS
+from modgpt.composition import PARTS
 from modgpt.data.tokenizer import CharTokenizer, load_tokenizer
 from modgpt.errors import UserError
 from modgpt.model import GPT
@@ -43,11 +43,15 @@ def claim_folder(cfg: DictConfig, choices: dict[str, str]) -> Path:
         UserError: the name asked for is taken, or no name for a folder.
     """
     parent, name = Path(cfg.output_dir), cfg.run_name
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {parent}: {error.strerror}") from error
     if name is not None:
         if not name or name in (".", "..") or "/" in name or "\0" in name:
             raise UserError(f"run_name={name!r} cannot name a folder: leave out slashes")
         try:
-            (parent / name).mkdir(parents=True)
+            (parent / name).mkdir()
         except FileExistsError:
             raise UserError(
                 f"{parent / name} exists: choose another run_name, or go on with it by "
@@ -58,7 +62,7 @@ def claim_folder(cfg: DictConfig, choices: dict[str, str]) -> Path:
     stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{names}-s{cfg.seed}"
     for suffix in ("", *(f"-{n}" for n in range(2, 1000))):  # others may start in the same second
         try:
-            (parent / f"{stem}{suffix}").mkdir(parents=True)
+            (parent / f"{stem}{suffix}").mkdir()
         except FileExistsError:
             continue
         return parent / f"{stem}{suffix}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 import warnings
 from dataclasses import dataclass
@@ -32,10 +33,11 @@ from modgpt.callbacks.resuming import (
     StopOnSignal,
 )
 from modgpt.checkpoint import AtomicCheckpointIO, read_checkpoint
-from modgpt.compose import PARTS, Job
+from modgpt.composition import PARTS, Job
 from modgpt.cost import count_parameters
 from modgpt.data.datamodule import CorpusDataModule
 from modgpt.errors import UserError, as_user_errors
+from modgpt.files import replaced
 from modgpt.lit_module import LitGPT
 from modgpt.model import GPT
 from modgpt.provenance import device_name, first_record, now, peak_memory
@@ -109,7 +111,7 @@ def train(job: Job) -> Outcome:
         fit(trainer, module, essential, resumed)
     except BaseException as error:
         record.update(
-            status="interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed",
+            status="interrupted" if isinstance(error, Interrupted) else "failed",
             reason=f"{type(error).__name__}: {error}",
             finished_at=now(),
             wall_seconds=earlier + time.perf_counter() - started,
@@ -135,13 +137,13 @@ def settle(config: DictConfig) -> DictConfig:
         OmegaConf.resolve(cfg)
     if cfg.trainer.get("precision") == "auto":
         cfg.trainer.precision = best_precision(cfg.trainer.get("accelerator", "auto"))
-    check_arguments(cfg)
     if cfg.threads is None:
         cfg.threads = torch.get_num_threads()
     for key in AT_LEAST_ONE:
         value = OmegaConf.select(cfg, key)
         if not isinstance(value, int) or value < 1:
             raise UserError(f"{key} must be a whole number of at least 1, got {value}")
+    check_arguments(cfg)
     if cfg.seed < 0:
         raise UserError(f"seed must not be negative, got {cfg.seed}")
     return cfg
@@ -178,7 +180,8 @@ class Essential:
     def __init__(
         self, cfg: DictConfig, choices: dict[str, str], model: GPT, data: CorpusDataModule
     ) -> None:
-        self.stop, self.validations = StopOnSignal(), Validations()
+        self.stop, self.last = StopOnSignal(), LastStep()
+        self.validations = Validations(cfg.trainer.val_check_interval)
         self.throughput, self.backend = Throughput(), AttentionBackend()
         self.data = data
         content = {
@@ -187,7 +190,7 @@ class Essential:
         }
         self.callbacks: list[Callback] = [
             RandomState(),
-            LastStep(),
+            self.last,
             self.throughput,
             self.backend,
             SelfContained(content),
@@ -201,7 +204,7 @@ class Essential:
 
     def attach(self, folder: Path, record: Record) -> None:
         """Give them the run's folder and record, once there are any."""
-        self.stop.checkpoint = folder / "checkpoints" / "last.ckpt"
+        self.stop.checkpoint = self.last.checkpoint = folder / "checkpoints" / "last.ckpt"
         self.validations.report = record.update
 
     def measured(self, trainer: L.Trainer) -> dict[str, Any]:
@@ -232,6 +235,8 @@ def build_trainer(cfg: DictConfig, essential: Essential) -> L.Trainer:
                 logger=False,
                 plugins=[AtomicCheckpointIO()],
                 enable_checkpointing=True,
+                # Lightning counts batches here, we count steps everywhere.
+                val_check_interval=cfg.trainer.val_check_interval * cfg.trainer.accumulate_grad_batches,
             )
     except InstantiationException as error:
         if isinstance(error.__cause__, MisconfigurationException):
@@ -258,10 +263,16 @@ def fit(trainer: L.Trainer, module: LitGPT, essential: Essential, resumed: Resum
         # Advice for loading from disk; here a batch is one look-up in a tensor in memory.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*is deprecated.*", module="lightning")
+        # A resumed run goes on in its own folder: that there are checkpoints is the point.
+        warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         if essential.validations.losses.get("final_step") != trainer.global_step:
             # Killed between the last step and its validation: the resumed run has nothing to train.
             trainer.validate(module, datamodule=data, verbose=False)
+            best = essential.last.checkpoint.with_name("best.ckpt")
+            if best.exists() and essential.validations.losses["best_step"] == trainer.global_step:
+                with replaced(best) as beside:
+                    shutil.copyfile(essential.last.checkpoint, beside)
 
 
 def find_resumed(cfg: DictConfig) -> Resumed | None:

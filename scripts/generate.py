@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     from rich.console import Console
 
     from modgpt.chat import interact, known_part, show, show_samples
-    from modgpt.compose import ROOT
+    from modgpt.composition import ROOT
     from modgpt.errors import UserError
     from modgpt.generation import check_sampling, pick_device, stream_text
     from modgpt.run import load_run, newest_finished
@@ -52,9 +52,9 @@ def main(argv: list[str] | None = None) -> int:
     console = Console()
     seed = arguments.seed
 
-    def continuation(prompt: str) -> Iterator[str]:
+    def continuation(prompt: str, on_unknown: str = arguments.on_unknown) -> Iterator[str]:
         nonlocal seed
-        text = known_part(prompt, run.tokenizer, arguments.on_unknown)
+        text = known_part(prompt, run.tokenizer, on_unknown)
         pieces = stream_text(
             run.model,
             run.tokenizer,
@@ -80,7 +80,8 @@ def main(argv: list[str] | None = None) -> int:
         prompts = [known_part(p, run.tokenizer, arguments.on_unknown) for p in arguments.prompt or []]
         if not prompts:
             console.print(f"{source}", style="dim", highlight=False)
-            show_samples(console, continuation)
+            # The user has not typed these: what the vocabulary lacks of them is left out.
+            show_samples(console, lambda prompt: continuation(prompt, "skip"))
             if sys.stdin.isatty():
                 interact(console, continuation)
         for prompt in prompts:

@@ -58,8 +58,9 @@ class LocalWindowAttention(Attention):
             assert isinstance(state, RollingCache)
             past = state.k.shape[2]
             k, v = torch.cat([state.k, k], dim=2), torch.cat([state.v, v], dim=2)
-            # What the next token can see, its own key apart, lies in the last W keys.
-            state = RollingCache(k=k[:, :, -window:], v=v[:, :, -window:])
+            # What the next token can see, its own key apart, lies in the last W keys. Copied, for a view
+            # would keep the keys of the whole prompt in memory.
+            state = RollingCache(k=k[:, :, -window:].clone(), v=v[:, :, -window:].clone())
         # The first block sees the cache and itself, the others the block before them and themselves.
         y = self.attend(q[:, :, :window], k[:, :, : past + window], v[:, :, : past + window], pos)
         if length > window:

@@ -112,13 +112,17 @@ class _KernelRecorder(TorchDispatchMode):
 class Validations(Callback):
     """Remembers the final and the best validation loss with their steps, also across a resume.
 
+    Args:
+        interval: steps between validations.
+
     Attributes:
         report: called after each validation with all four, set once the run has a record.
     """
 
     report: Callable[..., None]
 
-    def __init__(self) -> None:
+    def __init__(self, interval: int) -> None:
+        self.interval = interval
         self.losses: dict[str, Any] = {}
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -127,6 +131,12 @@ class Validations(Callback):
         if loss <= self.losses.get("best_val_loss", loss):
             self.losses |= {"best_val_loss": loss, "best_step": step}
         self.report(**self.losses)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Stopped between a step and the validation due after it: Lightning would leave that one out.
+        interval, step = self.interval, trainer.global_step
+        if step and step % interval == 0 and self.losses.get("final_step") != step:
+            trainer.fit_loop.epoch_loop.val_loop.run()
 
     def state_dict(self) -> dict[str, Any]:
         return dict(self.losses)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+
+if TYPE_CHECKING:
+    from modgpt.lit_module import LitGPT
 
 
 class RandomState(Callback):
@@ -44,7 +47,7 @@ class RandomState(Callback):
 
 
 class Interrupted(Exception):
-    """The run was asked to stop, and has saved its state."""
+    """The run was asked to stop; what it has saved last can be resumed."""
 
     def __init__(self, signum: int, folder: Path) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}")
@@ -66,7 +69,8 @@ class StopOnSignal(Callback):
         self.received: int | None = None
         self.previous: dict[int, Any] = {}
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Not earlier: Lightning would take our handlers for the original ones, and give those back.
         for signum in (signal.SIGINT, signal.SIGTERM):
             try:
                 self.previous[signum] = signal.signal(signum, self.note)
@@ -75,11 +79,12 @@ class StopOnSignal(Callback):
 
     def note(self, signum: int, frame: FrameType | None) -> None:
         if self.received is not None and signum == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise Interrupted(signum, self.checkpoint.parent.parent)
         self.received = signum
 
-    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        self.stop_if_asked(trainer)
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: LitGPT, *_: Any) -> None:
+        if pl_module.stepped():  # gradients accumulated so far are in no checkpoint
+            self.stop_if_asked(trainer)
 
     def on_validation_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
         self.stop_if_asked(trainer)
@@ -101,11 +106,20 @@ class StopOnSignal(Callback):
 
 
 class LastStep(Callback):
-    """Validates after the last step, whatever the interval: every run ends with a measured model."""
+    """After the last step, whatever the intervals: every run ends with a measured and saved model.
+
+    Attributes:
+        checkpoint: the file to save to, set once the run has a folder.
+    """
+
+    checkpoint: Path
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         if trainer.global_step >= trainer.max_steps:
-            trainer.should_stop = True
+            trainer.should_stop = True  # makes Lightning validate now
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trainer.save_checkpoint(self.checkpoint)
 
 
 class SelfContained(Callback):

@@ -31,6 +31,11 @@ class CharTokenizer:
     def __len__(self) -> int:
         return len(self.vocabulary)
 
+    @property
+    def start(self) -> str:
+        """What an empty prompt stands for: the end of a line as in nanoGPT, where the text has lines."""
+        return "\n" if "\n" in self.ids else self.vocabulary[0]
+
     def unknown(self, text: str) -> list[str]:
         """The characters of `text` that are not in the vocabulary, each once, in order."""
         return [c for c in dict.fromkeys(text) if c not in self.ids]

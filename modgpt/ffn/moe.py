@@ -18,24 +18,18 @@ class GroupedLinear(nn.Module):
     """E linear layers in one: row n of the input meets the weights of the expert that owns it.
 
     Args:
-        in_features, out_features: widths, both multiples of 8, for the grouped product wants rows of
-            16 bytes.
+        in_features, out_features: widths, multiples of 8, for the grouped product wants rows of a
+            multiple of 16 bytes.
         n_experts: E.
         bias: give each expert a bias.
 
     Shapes: x (N,in) sorted by expert, ends (E,) int32, where each expert's rows end -> (N,out).
-
-    Raises:
-        ValueError: a width is no multiple of 8.
     """
 
     def __init__(
         self, in_features: int, out_features: int, *, n_experts: int, bias: bool = False
     ) -> None:
         super().__init__()
-        for name, width in (("model.d_model", in_features), ("ffn.hidden", out_features)):
-            if width % 8:
-                raise ValueError(f"ffn=moe needs widths that are multiples of 8, got {name}={width}")
         self.weight = nn.Parameter(torch.empty(n_experts, out_features, in_features))
         self.bias = nn.Parameter(torch.empty(n_experts, out_features)) if bias else None
 
@@ -91,6 +85,9 @@ class MixtureOfExperts(FeedForward):
             raise ValueError(f"ffn.n_experts must be at least 1, got {n_experts}")
         if not 1 <= top_k <= n_experts:
             raise ValueError(f"ffn.top_k={top_k} must lie between 1 and ffn.n_experts={n_experts}")
+        for name, width in (("model.d_model", self.d_model), ("ffn.hidden", hidden)):
+            if width is not None and width >= 1 and width % 8:
+                raise ValueError(f"ffn=moe needs widths that are multiples of 8, got {name}={width}")
         self.n_experts, self.top_k = n_experts, top_k
         self.balance_coef, self.z_coef = balance_coef, z_coef
         stacked = partial(

@@ -24,6 +24,10 @@ CONFIG_DIR = ROOT / "configs"
 
 # The groups that make the model; a run cannot change them once it has weights.
 PARTS = ("attention", "ffn", "norm", "pos", "block")
+REQUIRED = (
+    *PARTS,
+    *("model", "tokenizer", "data", "optimizer", "schedule", "trainer", "callbacks", "logger"),
+)
 # What belongs to the command line, not to the recipe.
 RUN_KEYS = ("run_name", "resume", "output_dir")
 
@@ -76,10 +80,15 @@ def make_job(config: DictConfig, chosen: object, overrides: Iterable[str]) -> Jo
     """A checked job from a composed configuration and Hydra's record of the choices.
 
     Raises:
-        UserError: the configuration has a key at its top that nothing reads.
+        UserError: the configuration has a key at its top that nothing reads, or lacks a group.
     """
     assert isinstance(chosen, dict)
     check_top(config)
+    for group in REQUIRED:
+        if config.get(group) is None:
+            raise UserError(
+                f"the group {group} cannot be left out: choose one of {', '.join(options(group))}"
+            )
     names = groups()
     return Job(config, {g: str(chosen[g]) for g in names if chosen.get(g)}, list(overrides))
 
@@ -179,4 +188,6 @@ def unknown_key(key: str, overrides: Sequence[str]) -> str:
     if not isinstance(node, DictConfig):
         return f"unknown key {key!r}"
     keys = [str(k) for k in node if not str(k).startswith("_")]
-    return f"unknown key {key!r}{did_you_mean(leaf, keys)} ({parent} has: {', '.join(keys)})"
+    elsewhere = [o for o in options(parent) if leaf in OmegaConf.load(CONFIG_DIR / parent / f"{o}.yaml")]
+    hint = f"; {parent}={elsewhere[0]} has it" if elsewhere else did_you_mean(leaf, keys)
+    return f"unknown key {key!r}{hint} ({parent} has: {', '.join(keys)})"
