@@ -1,9 +1,11 @@
 """modgpt: a Lightning + Hydra experiment suite for transformer components.
 
-cfg = modgpt.compose(["attention=linear", "ffn=moe"])
-model = modgpt.build_model(cfg, vocab_size=65)
-run = modgpt.load_run("outputs/runs/NAME")
-text = modgpt.generate(run.model, run.tokenizer, "ROMEO:")
+In a notebook::
+
+    cfg = modgpt.compose(["attention=linear", "ffn=moe"])
+    model = modgpt.build_model(cfg, vocab_size=65)
+    run = modgpt.load_run("outputs/runs/NAME")
+    text = modgpt.generate(run.model, run.tokenizer, "ROMEO:")
 """
 
 from __future__ import annotations

@@ -42,24 +42,13 @@ def test_the_keys_people_type() -> None:
     cfg = compose(["attention=local_window", "attention.window=64", "ffn=moe", "ffn.n_experts=4",
                    "data=text", "data.path=x"])  # fmt: skip
     assert cfg.attention.window == 64 and cfg.ffn.n_experts == 4
-    for key in [
-        "seed",
-        "model.d_model",
-        "model.n_layers",
-        "model.n_heads",
-        "model.block_size",
-        "model.dropout",
-        "ffn.top_k",
-        "data.path",
-        "data.batch_size",
-        "optimizer.lr",
-        "optimizer.weight_decay",
-        "schedule.warmup_steps",
-        "trainer.max_steps",
-        "trainer.precision",
-        "run_name",
-        "resume",
-    ]:
+    keys = [
+        *("seed", "run_name", "resume", "model.d_model", "model.n_layers", "model.n_heads"),
+        *("model.block_size", "model.dropout", "ffn.top_k", "data.path", "data.batch_size"),
+        *("optimizer.lr", "optimizer.weight_decay", "schedule.warmup_steps"),
+        *("trainer.max_steps", "trainer.precision"),
+    ]
+    for key in keys:
         parent, _, leaf = key.rpartition(".")
         node = OmegaConf.select(cfg, parent) if parent else cfg
         assert isinstance(node, DictConfig) and leaf in node, key
