@@ -77,6 +77,8 @@ def test_what_was_read_anew_is_the_end_of_the_text() -> None:
         ("local_window", "sinusoidal", True),
         ("linear", "rope", True),
         ("linear", "alibi", False),
+        ("flash", "none", True),
+        ("local_window", "none", False),
     ],
 )
 def test_trained_context(attention: str, pos: str, bounded: bool) -> None:

@@ -33,6 +33,7 @@ class AlibiPosition(Position):
     decay of its state by e^(−m) per token, which `log_decay` gives it.
     """
 
+    extrapolates = True
     slopes: Tensor
 
     def __init__(self, **sizes: Any) -> None:

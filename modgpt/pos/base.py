@@ -23,12 +23,12 @@ class Position(nn.Module):
         max_length: number of positions that exist, None when any position does.
         relative: True when the scores depend on distances i−j alone, so that a model whose attention
             reaches no further than it did in training may run on past the training window.
-        extrapolates: True when distances longer than the training window are also in order.
+        extrapolates: True when distances longer than the training window are in order as well.
     """
 
     max_length: int | None = None
     relative: bool = True
-    extrapolates: bool = True
+    extrapolates: bool = False
 
     def __init__(self, *, d_model: int, n_heads: int, block_size: int, init_std: float) -> None:
         super().__init__()

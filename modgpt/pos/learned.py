@@ -17,7 +17,6 @@ class LearnedPosition(Position):
     """
 
     relative = False
-    extrapolates = False
 
     def __init__(self, **sizes: Any) -> None:
         super().__init__(**sizes)

@@ -25,8 +25,6 @@ class RotaryPosition(Position):
         ValueError: θ is not positive; at the first call, the head width is odd.
     """
 
-    extrapolates = False
-
     def __init__(self, *, theta: float = 10000.0, **sizes: Any) -> None:
         super().__init__(**sizes)
         if theta <= 0:

@@ -23,7 +23,6 @@ class SinusoidalPosition(Position):
     """
 
     relative = False
-    extrapolates = False
 
     def __init__(self, *, scale: float | None = None, **sizes: Any) -> None:
         super().__init__(**sizes)
