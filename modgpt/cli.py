@@ -77,7 +77,7 @@ def run_job(config: DictConfig) -> int:
         outcome = train(job)
     except Interrupted as stop:
         print(f"{stop}; go on with: python scripts/train.py resume={stop.folder}", file=sys.stderr)
-        return 128 + stop.signum
+        sys.exit(128 + stop.signum)  # leaves a multirun too, and does not start its next job
     except DivergedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

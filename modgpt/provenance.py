@@ -19,7 +19,7 @@ from modgpt.cost import cost_of
 if TYPE_CHECKING:
     from modgpt.data.datamodule import CorpusDataModule
     from modgpt.model import GPT
-    from modgpt.training import Resumed
+    from modgpt.resume import Resumed
 
 PACKAGES = ("modgpt", "torch", "lightning", "hydra-core", "omegaconf", "torchmetrics")
 

@@ -32,8 +32,8 @@ from modgpt.callbacks.resuming import (
     SelfContained,
     StopOnSignal,
 )
-from modgpt.checkpoint import AtomicCheckpointIO, read_checkpoint
-from modgpt.composition import PARTS, Job
+from modgpt.checkpoint import AtomicCheckpointIO
+from modgpt.composition import Job
 from modgpt.cost import count_parameters
 from modgpt.data.datamodule import CorpusDataModule
 from modgpt.errors import UserError, as_user_errors
@@ -41,12 +41,9 @@ from modgpt.files import replaced
 from modgpt.lit_module import LitGPT
 from modgpt.model import GPT
 from modgpt.provenance import device_name, first_record, now, peak_memory
-from modgpt.record import Record, read_result
+from modgpt.record import Record
+from modgpt.resume import Resumed, check_resumable, find_resumed
 from modgpt.run import claim_folder
-
-# What a resumed run may change of the model: it alters the training, not the weights' meaning.
-CHANGEABLE = ("dropout", "init_std", "residual_std")
-
 
 AT_LEAST_ONE = (
     "threads",
@@ -55,16 +52,6 @@ AT_LEAST_ONE = (
     "trainer.log_every_n_steps",
     "trainer.accumulate_grad_batches",
 )
-
-
-@dataclass
-class Resumed:
-    """Where an earlier start of the run left off."""
-
-    folder: Path
-    checkpoint: Path
-    step: int
-    result: dict[str, Any]
 
 
 @dataclass
@@ -104,7 +91,8 @@ def train(job: Job) -> Outcome:
     record = Record(folder, first_record(job, cfg, module.model, data, resumed))
     earlier = record.values["wall_seconds"]
     try:
-        OmegaConf.save(cfg, folder / "config.yaml")
+        with replaced(folder / "config.yaml") as beside:
+            OmegaConf.save(cfg, beside)
         tokenizer.save(folder / "tokenizer.json")
         essential.attach(folder, record)
         attach(trainer, cfg, folder, resumed)
@@ -273,57 +261,3 @@ def fit(trainer: L.Trainer, module: LitGPT, essential: Essential, resumed: Resum
             if best.exists() and essential.validations.losses["best_step"] == trainer.global_step:
                 with replaced(best) as beside:
                     shutil.copyfile(essential.last.checkpoint, beside)
-
-
-def find_resumed(cfg: DictConfig) -> Resumed | None:
-    """What `resume` names, None where it names nothing.
-
-    Raises:
-        UserError: no run there, no checkpoint, or one that is already at the end of the budget.
-    """
-    if cfg.resume is None:
-        return None
-    folder = Path(cfg.resume)
-    result = read_result(folder)
-    checkpoint = folder / "checkpoints" / "last.ckpt"
-    if not checkpoint.exists():
-        raise UserError(f"{folder} has no checkpoint to go on from ({checkpoint} is missing)")
-    step = int(read_checkpoint(checkpoint)["global_step"])
-    if step > cfg.trainer.max_steps or (
-        step == cfg.trainer.max_steps and result.get("status") == "finished"
-    ):
-        raise UserError(
-            f"{folder} is already at step {step} of trainer.max_steps={cfg.trainer.max_steps}: "
-            f"to go on, give a larger one, such as trainer.max_steps={2 * step}"
-        )
-    return Resumed(folder, checkpoint, step, result)
-
-
-def check_resumable(cfg: DictConfig, resumed: Resumed, digest: str) -> None:
-    """Refuse to load weights into another architecture, or to go on with another corpus.
-
-    Raises:
-        UserError: names the key that differs, with both values.
-    """
-    saved = OmegaConf.load(resumed.folder / "config.yaml")
-    assert isinstance(saved, DictConfig)
-    for group in (*PARTS, "model", "tokenizer"):
-        before, after = flat(saved[group], group), flat(cfg[group], group)
-        for key in sorted(before.keys() | after.keys()):
-            if before.get(key) != after.get(key) and key.split(".")[-1] not in CHANGEABLE:
-                raise UserError(
-                    f"a resumed run keeps its architecture: {key} was {before.get(key)}, "
-                    f"not {after.get(key)}; start a new run for another one"
-                )
-    if resumed.result.get("corpus_sha256") not in (None, digest):
-        raise UserError(
-            f"a resumed run keeps its corpus: {resumed.folder} was trained on SHA-256 "
-            f"{resumed.result['corpus_sha256']}, this one has {digest}"
-        )
-
-
-def flat(node: Any, path: str) -> dict[str, Any]:
-    """A nested configuration as dotted keys and plain values."""
-    if not isinstance(node, DictConfig):
-        return {path: node}
-    return {k: v for key, value in node.items() for k, v in flat(value, f"{path}.{key}").items()}

@@ -1,0 +1,81 @@
+"""Going on with a run: where it stopped, and what may not change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from modgpt.checkpoint import read_checkpoint
+from modgpt.composition import PARTS
+from modgpt.errors import UserError
+from modgpt.record import read_result
+
+# What a resumed run may change of the model: it alters the training, not the weights' meaning.
+CHANGEABLE = ("dropout", "init_std", "residual_std")
+
+
+@dataclass
+class Resumed:
+    """Where an earlier start of the run left off."""
+
+    folder: Path
+    checkpoint: Path
+    step: int
+    result: dict[str, Any]
+
+
+def find_resumed(cfg: DictConfig) -> Resumed | None:
+    """What `resume` names, None where it names nothing.
+
+    Raises:
+        UserError: no run there, no checkpoint, or one that is already at the end of the budget.
+    """
+    if cfg.resume is None:
+        return None
+    folder = Path(cfg.resume)
+    result = read_result(folder)
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    if not checkpoint.exists():
+        raise UserError(f"{folder} has no checkpoint to go on from ({checkpoint} is missing)")
+    step = int(read_checkpoint(checkpoint)["global_step"])
+    if step > cfg.trainer.max_steps or (
+        step == cfg.trainer.max_steps and result.get("status") == "finished"
+    ):
+        raise UserError(
+            f"{folder} is already at step {step} of trainer.max_steps={cfg.trainer.max_steps}: "
+            f"to go on, give a larger one, such as trainer.max_steps={2 * step}"
+        )
+    return Resumed(folder, checkpoint, step, result)
+
+
+def check_resumable(cfg: DictConfig, resumed: Resumed, digest: str) -> None:
+    """Refuse to load weights into another architecture, or to go on with another corpus.
+
+    Raises:
+        UserError: names the key that differs, with both values.
+    """
+    saved = OmegaConf.load(resumed.folder / "config.yaml")
+    assert isinstance(saved, DictConfig)
+    for group in (*PARTS, "model", "tokenizer"):
+        before, after = flat(saved[group], group), flat(cfg[group], group)
+        for key in sorted(before.keys() | after.keys()):
+            if before.get(key) != after.get(key) and key.split(".")[-1] not in CHANGEABLE:
+                raise UserError(
+                    f"a resumed run keeps its architecture: {key} was {before.get(key)}, "
+                    f"not {after.get(key)}; start a new run for another one"
+                )
+    if resumed.result.get("corpus_sha256") not in (None, digest):
+        raise UserError(
+            f"a resumed run keeps its corpus: {resumed.folder} was trained on SHA-256 "
+            f"{resumed.result['corpus_sha256']}, this one has {digest}"
+        )
+
+
+def flat(node: Any, path: str) -> dict[str, Any]:
+    """A nested configuration as dotted keys and plain values."""
+    if not isinstance(node, DictConfig):
+        return {path: node}
+    return {k: v for key, value in node.items() for k, v in flat(value, f"{path}.{key}").items()}
