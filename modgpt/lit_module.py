@@ -109,11 +109,11 @@ class LitGPT(L.LightningModule):
         limit = math.inf if gradient_clip_val is None else gradient_clip_val
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
         self.latest["train/grad_norm"] = norm.detach()
+        self.latest["lr"] = optimizer.param_groups[0]["lr"]  # that of the step about to be made
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.logs_now():
-            rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-            self.log_metrics(self.latest | {"lr": rate})
+            self.log_metrics(self.latest)
             if not math.isfinite(float(self.latest["train/loss"])):
                 raise DivergedError(self.global_step, float(self.latest["train/loss"]))
 
