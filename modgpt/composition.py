@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from hydra import compose as hydra_compose
@@ -146,11 +147,12 @@ def check_option(override: Override, group: str) -> None:
             )
 
 
-def top_keys() -> set[str]:
+@cache
+def top_keys() -> frozenset[str]:
     """The names the configuration may have at its top: groups and the keys of train.yaml."""
     plain = OmegaConf.load(CONFIG_DIR / "train.yaml")
     assert isinstance(plain, DictConfig)
-    return {str(key) for key in plain} - {"defaults"} | set(groups())
+    return frozenset(str(key) for key in plain) - {"defaults", "hydra"} | set(groups())
 
 
 def check_known(name: str, kind: str) -> None:

@@ -19,10 +19,12 @@ from tests.compositions import small_model
 Overrides = Callable[..., list[str]]
 
 
+def sgd(model: torch.nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=1)
+
+
 def module(**choices: str) -> LitGPT:
-    return LitGPT(
-        small_model(choices), lambda m: torch.optim.SGD(m.parameters(), lr=1), lambda step: 1.0
-    )
+    return LitGPT(small_model(choices), sgd, lambda step: 1.0)
 
 
 def batch() -> torch.Tensor:
@@ -66,7 +68,7 @@ def test_clipping(limit: float) -> None:
 
 
 def test_one_step_of_the_real_trainer_is_one_step_by_hand(overrides: Overrides) -> None:
-    """Clipping, decay groups, rate and batch, all of them at once: two steps reproduced in plain torch."""
+    """Clipping, decay groups, rate and batches at once: two steps reproduced in plain torch."""
     arguments = overrides(
         "trainer.max_steps=2", "schedule.warmup_steps=1", "trainer.log_every_n_steps=1",
         "trainer.gradient_clip_val=0.5", "optimizer.lr=0.01", "trainer.accumulate_grad_batches=2",
@@ -111,6 +113,5 @@ def test_the_logged_rate_is_the_schedule(overrides: Overrides) -> None:
     folder: Path = train(compose_job(overrides("trainer.log_every_n_steps=1"))).folder
     with (folder / "metrics.csv").open(newline="") as file:
         rates = [float(row["lr"]) for row in csv.DictReader(file) if row["lr"]]
-    # After step n, the rate that step n+1 will use.
-    wanted = [1e-2 * cosine(n, warmup_steps=3, max_steps=30, final=0.1) for n in range(1, 31)]
+    wanted = [1e-2 * cosine(n, warmup_steps=3, max_steps=30, final=0.1) for n in range(30)]
     assert rates == pytest.approx(wanted)
