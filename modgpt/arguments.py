@@ -24,6 +24,10 @@ TOP_TYPES = {
     "run_name": str | None,
     "resume": str | None,
     "output_dir": str,
+    "sweep_dir": str,
+    "sweep_name": str | None,
+    "dry_run": bool,
+    "retry_failed": bool,
 }
 _PLAIN = (int, float, bool, str, type(None))
 

@@ -5,6 +5,7 @@ Imports neither torch nor Lightning: a typo is answered at once.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override
 from hydra.errors import HydraException
@@ -30,7 +32,10 @@ REQUIRED = (
     *("model", "tokenizer", "data", "optimizer", "schedule", "trainer", "callbacks", "logger"),
 )
 # What belongs to the command line, not to the recipe.
-RUN_KEYS = ("run_name", "resume", "output_dir")
+RUN_KEYS = ("run_name", "resume", "output_dir", "sweep", "sweep_dir", "sweep_name", "dry_run", "retry_failed")
+
+if str(ROOT) not in sys.path:
+    sys.path.append(str(ROOT))  # Hydra finds the sweeper and launcher in hydra_plugins/
 
 OmegaConf.register_new_resolver("root", lambda path: str(ROOT / path), replace=True)
 
@@ -66,11 +71,16 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
 def compose_job(overrides: Sequence[str] = ()) -> Job:
     """`compose`, with the choices and overrides beside the configuration."""
     check_overrides(overrides)
+    hydra = GlobalHydra.instance()
+    outer = hydra.hydra  # set inside hydra.main, which composes the jobs of a sweep through here
+    hydra.clear()
     try:
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3", job_name="train"):
             config = hydra_compose("train", overrides=list(overrides), return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error, overrides) from error
+    finally:
+        hydra.hydra = outer
     chosen = OmegaConf.to_container(config.hydra.runtime.choices)
     with open_dict(config):
         del config["hydra"]

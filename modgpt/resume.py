@@ -51,6 +51,21 @@ def find_resumed(cfg: DictConfig) -> Resumed | None:
     return Resumed(folder, checkpoint, step, result)
 
 
+def find_started(folder: Path) -> Resumed | None:
+    """What an earlier start left in a job's folder; None for a new beginning.
+
+    A start that was killed before its first checkpoint leaves metrics that nothing goes on from: they are
+    removed.
+    """
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    if checkpoint.exists():
+        step = int(read_checkpoint(checkpoint)["global_step"])
+        return Resumed(folder, checkpoint, step, read_result(folder))
+    for file in (folder / "metrics.csv", *folder.glob("events.out.tfevents.*")):
+        file.unlink(missing_ok=True)
+    return None
+
+
 def check_resumable(cfg: DictConfig, resumed: Resumed, digest: str) -> None:
     """Refuse to load weights into another architecture, or to go on with another corpus.
 

@@ -42,7 +42,7 @@ from modgpt.lit_module import LitGPT
 from modgpt.model import GPT
 from modgpt.provenance import device_name, first_record, now, peak_memory
 from modgpt.record import Record
-from modgpt.resume import Resumed, check_resumable, find_resumed
+from modgpt.resume import Resumed, check_resumable, find_resumed, find_started
 from modgpt.run import claim_folder
 
 AT_LEAST_ONE = (
@@ -64,8 +64,13 @@ class Outcome:
     data: CorpusDataModule
 
 
-def train(job: Job) -> Outcome:
+def train(job: Job, folder: Path | None = None) -> Outcome:
     """Check everything, then train, validate and record.
+
+    Args:
+        job: what to train.
+        folder: the run's folder, where the caller has claimed it: what an earlier start left there is
+            gone on with. None for a new one, or the one that `resume` names.
 
     Raises:
         UserError: the job cannot be trained as asked; nothing has been written.
@@ -73,7 +78,7 @@ def train(job: Job) -> Outcome:
     """
     started = time.perf_counter()
     cfg = settle(job.config)
-    resumed = find_resumed(cfg)
+    resumed = find_resumed(cfg) if folder is None else find_started(folder)
     L.seed_everything(cfg.seed, verbose=False)
     torch.set_num_threads(cfg.threads)
     with as_user_errors():
@@ -87,7 +92,8 @@ def train(job: Job) -> Outcome:
     essential = Essential(cfg, job.choices, module.model, data)
     trainer = build_trainer(cfg, essential)
     # All has been checked; from here on something is written.
-    folder = resumed.folder if resumed else claim_folder(cfg, job.choices)
+    if folder is None:
+        folder = resumed.folder if resumed else claim_folder(cfg, job.choices)
     record = Record(folder, first_record(job, cfg, module.model, data, resumed))
     earlier = record.values["wall_seconds"]
     try:

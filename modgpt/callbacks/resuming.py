@@ -72,6 +72,8 @@ class StopOnSignal(Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # Not earlier: Lightning would take our handlers for the original ones, and give those back.
         for signum in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(signum) is signal.SIG_IGN:
+                continue  # somebody else answers it: the sweep this job belongs to, or nohup
             try:
                 self.previous[signum] = signal.signal(signum, self.note)
             except ValueError:  # not in the main thread, which alone receives signals

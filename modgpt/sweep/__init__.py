@@ -1,0 +1,1 @@
+"""Many trainings: what came of them, compared."""

@@ -1,0 +1,57 @@
+"""From lists of values to the jobs of a sweep."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+from hydra.core.override_parser.types import Override
+
+from modgpt.errors import UserError
+
+DESIGNS = ("grid", "one_at_a_time")
+
+
+def expand(overrides: Sequence[Override], design: str, defaults: Mapping[str, str]) -> list[list[str]]:
+    """The overrides of every job.
+
+    `grid` crosses all values with all. `one_at_a_time` takes a baseline and changes one key after the
+    other; seeds are crossed with everything in both. The baseline of a key is its default where that is
+    among the values, else the first of them.
+
+    Args:
+        overrides: parsed; of several about one key the last counts, so that the command line can
+            narrow what a sweep file lists.
+        design: one of `DESIGNS`.
+        defaults: the option chosen in each group without the sweep.
+
+    Raises:
+        UserError: an unknown design, or a range without an end.
+    """
+    if design not in DESIGNS:
+        raise UserError(f"hydra.sweeper.design must be {' or '.join(DESIGNS)}, got {design!r}")
+    values: dict[str, list[str]] = {}
+    for override in overrides:
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            values[key] = [f"{key}={override.get_value_element_as_str()}"]
+        elif override.is_discrete_sweep():
+            values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        else:
+            raise UserError(f"{override.input_line} has no end: list the values, as in key=a,b,c")
+    if design == "grid":
+        return [list(job) for job in itertools.product(*values.values())]
+    baseline = {key: baseline_of(key, listed, defaults) for key, listed in values.items()}
+    jobs = []
+    for seed in values.get("seed", [""]):
+        center = {**baseline, "seed": seed} if seed else baseline
+        jobs.append(list(center.values()))
+        for key, listed in values.items():
+            others = [value for value in listed if value != baseline[key]] if key != "seed" else []
+            jobs += [list({**center, key: value}.values()) for value in others]
+    return jobs
+
+
+def baseline_of(key: str, listed: list[str], defaults: Mapping[str, str]) -> str:
+    default = f"{key}={defaults.get(key)}"
+    return default if default in listed else listed[0]

@@ -1,0 +1,230 @@
+"""Sweeps through the real script: isolation, resuming, sharing, and what is told before and after."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from modgpt.checkpoint import model_weights, read_checkpoint
+from modgpt.composition import ROOT
+
+pytestmark = pytest.mark.slow  # each sweep starts the real program
+
+
+@pytest.fixture
+def arguments(corpus: Path, tmp_path: Path) -> list[str]:
+    return [
+        "data=text", f"data.path={corpus}", f"sweep_dir={tmp_path}", "sweep_name=s", "model.d_model=16",
+        "model.n_layers=1", "model.n_heads=2", "model.block_size=8", "data.batch_size=4",
+        "trainer.max_steps=20", "schedule.warmup_steps=2", "trainer.val_check_interval=10",
+        "trainer.accelerator=cpu", "model.dropout=0.1", "callbacks.last.every_n_train_steps=50", "callbacks.sample.length=5",
+    ]  # fmt: skip
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    """A sweep as a user starts it, in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts/train.py"), "-m", *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=240)
+    return process.returncode, out, err
+
+
+def sweep(*arguments: str) -> tuple[int, str, str]:
+    return finish(start(*arguments))
+
+
+def records(folder: Path) -> dict[str, dict[str, Any]]:
+    return {p.parent.name: json.loads(p.read_text()) for p in sorted(folder.glob("s/*/result.json"))}
+
+
+def wait_for(condition: Any, seconds: float = 60) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.02)
+    raise AssertionError("it never came to that")
+
+
+def leases(folder: Path) -> Iterator[int]:
+    for path in folder.glob("s/*/lease.json"):
+        try:
+            yield int(json.loads(path.read_text())["pid"])
+        except (OSError, ValueError):
+            continue
+
+
+def test_a_sweep_runs_each_job_and_a_second_one_none(arguments: list[str], tmp_path: Path) -> None:
+    code, out, err = sweep("ffn=standard,moe", "seed=1,2", *arguments)
+    assert code == 0, err
+    assert "4 finished, 0 failed, 0 were finished before, 0 skipped" in out
+    before = records(tmp_path)
+    assert sorted(r["choices"]["ffn"] + str(r["seed"]) for r in before.values()) == [
+        "moe1", "moe2", "standard1", "standard2",
+    ]  # fmt: skip
+    for name, record in before.items():
+        assert record["status"] == "finished" and record["final_step"] == 20
+        assert name.startswith(f"flash-{record['choices']['ffn']}-rmsnorm-rope-s{record['seed']}-")
+        folder = tmp_path / "s" / name
+        assert (folder / "log.txt").exists() and not (folder / "lease.json").exists()
+        assert list(folder.glob("events.out.tfevents.*")), "TensorBoard names the run by its choices"
+    # The grid has grown: finished jobs are left alone, new ones run.
+    code, out, err = sweep("ffn=standard,moe,swiglu", "seed=1,2", *arguments)
+    assert code == 0, err
+    assert "2 finished, 0 failed, 4 were finished before" in out
+    after = records(tmp_path)
+    assert {name: after[name] for name in before} == before
+
+
+def test_a_dry_run_shows_and_writes_nothing(arguments: list[str], tmp_path: Path) -> None:
+    code, out, err = sweep(*arguments, "ffn=standard,moe", "model.d_model=16,20", "dry_run=true")
+    assert code == 0, err
+    assert "4 jobs, 3 to run" in out and "SKIPPED: ffn=moe needs widths" in out
+    assert "parameters" in out and "FLOPs/token" in out and "estimate" in out
+    assert not (tmp_path / "s").exists()
+
+
+def test_parts_that_do_not_fit_are_skipped_with_the_reason(arguments: list[str], tmp_path: Path) -> None:
+    code, out, err = sweep(*arguments, "model.d_model=16,18", "ffn=moe")
+    assert code == 0, err
+    assert "1 finished, 0 failed, 0 were finished before, 1 skipped" in out
+    (skipped,) = [r for r in records(tmp_path).values() if r["status"] == "skipped"]
+    assert "multiples of 8, got model.d_model=18" in skipped["reason"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ("ffn=standard,mo", "unknown option ffn=mo; did you mean moe?"),
+        ("fnn=standard,moe", "unknown group or key 'fnn'"),
+        ("attention.windw=3,4", "unknown key 'attention.windw'"),
+        ("optimizer.lr=1e-3,fast", "optimizer.lr must be a number, got 'fast'"),
+        ("hydra.launcher.n_jobs=0", "n_jobs must be at least 1, got 0"),
+        ("sweep_name=a/b", "sweep_name='a/b' cannot name a folder"),
+    ],
+)
+def test_one_mistake_refuses_the_whole_sweep(
+    wrong: str, text: str, arguments: list[str], tmp_path: Path
+) -> None:
+    code, _, err = sweep(*arguments, wrong)
+    assert code == 2
+    assert text in err and err.startswith("error: ") and err.count("\n") == 1, err
+    assert not records(tmp_path)
+
+
+def test_a_failing_job_costs_itself_alone(arguments: list[str], tmp_path: Path) -> None:
+    command = ("optimizer.lr=1e-2,1e30", "trainer.log_every_n_steps=1", *arguments)
+    code, out, err = sweep(*command)
+    assert code == 1
+    assert "1 finished, 1 failed, 0 were" in out
+    assert "FAILED" in err and "train/loss is nan" in err
+    (failed,) = [r for r in records(tmp_path).values() if r["status"] == "failed"]
+    assert "optimizer.lr=1e+30" in failed["overrides"]
+    # Not again, unless asked; the exit code still tells.
+    code, out, _ = sweep(*command)
+    assert code == 1 and "0 finished, 0 failed, 1 were finished before" in out
+    assert "1 failed before (retry_failed=true runs them again)" in out
+    code, out, _ = sweep(*command, "retry_failed=true")
+    assert code == 1 and "0 finished, 1 failed, 1 were finished before" in out
+
+
+def test_a_killed_job_costs_itself_alone(arguments: list[str], tmp_path: Path) -> None:
+    process = start("seed=1,2,3", *arguments, "trainer.max_steps=300", "hydra.launcher.n_jobs=1")
+    os.kill(wait_for(lambda: list(leases(tmp_path)))[0], signal.SIGKILL)
+    code, out, err = finish(process)
+    assert code == 1
+    assert "2 finished, 1 failed" in out and "killed by SIGKILL" in err
+    code, out, err = sweep("seed=1,2,3", *arguments, "trainer.max_steps=300", "retry_failed=true")
+    assert code == 0, err
+    assert "1 finished, 0 failed, 2 were finished before" in out
+
+
+def test_a_job_over_its_time_is_stopped(arguments: list[str], tmp_path: Path) -> None:
+    code, _, err = sweep(*arguments, "trainer.max_steps=1000000", "hydra.launcher.timeout=3")
+    assert code == 1
+    assert "over its timeout of 3 s" in err
+    (record,) = records(tmp_path).values()
+    assert record["status"] == "failed"
+
+
+def test_two_processes_share_one_sweep(arguments: list[str], tmp_path: Path) -> None:
+    command = ("seed=range(1,7)", *arguments, "trainer.max_steps=100", "hydra.launcher.n_jobs=1")
+    first, second = start(*command), start(*command)
+    done = [finish(process) for process in (first, second)]
+    assert [code for code, _, _ in done] == [0, 0], done
+    assert [r["status"] for r in records(tmp_path).values()] == ["finished"] * 6
+    for name in records(tmp_path):
+        log = (tmp_path / "s" / name / "log.txt").read_text()
+        assert log.count("step 100  val/loss") == 1, f"{name} ran twice"
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(arguments: list[str], tmp_path: Path) -> None:
+    command = ("seed=1,2", *arguments, "trainer.max_steps=1500", "trainer.val_check_interval=500")
+    process = start(*command)
+    wait_for(lambda: list(tmp_path.glob("s/*/checkpoints/last.ckpt")))
+    os.killpg(process.pid, signal.SIGINT)
+    code, out, err = finish(process)
+    assert code == 130, err
+    assert "the same command goes on with it" in out
+    assert "interrupted" in {r["status"] for r in records(tmp_path).values()}
+    code, _, err = sweep(*command)
+    assert code == 0, err
+    resumed = [r["resumed_at_steps"] for r in records(tmp_path).values()]
+    assert any(resumed)
+
+
+def test_sigkill_at_random_moments_changes_no_result(arguments: list[str], tmp_path: Path) -> None:
+    """The whole process group killed again and again, until the sweep is complete: the same losses."""
+    command = ["attention=flash,linear", "ffn=standard,moe", "seed=1,2", *arguments,
+               "trainer.max_steps=400", "trainer.val_check_interval=50"]  # fmt: skip
+    code, _, err = sweep(*command, "sweep_name=s")
+    assert code == 0, err
+    undisturbed = {p.name: p for p in (tmp_path / "s").iterdir() if p.is_dir()}
+    moments, kills = random.Random(0), 0
+    disturbed = [*command, "sweep_name=killed"]
+    for _ in range(60):
+        process = start(*disturbed)
+        try:
+            _, err = process.communicate(timeout=moments.uniform(5, 16))
+            assert process.returncode == 0, err
+            break
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            kills += 1
+    else:
+        raise AssertionError("not complete after 60 starts")
+    assert kills > 0, "it was never disturbed"
+    resumed = 0
+    for name, folder in undisturbed.items():
+        other = tmp_path / "killed" / name
+        a, b = (json.loads((f / "result.json").read_text()) for f in (folder, other))
+        resumed += len(b["resumed_at_steps"])
+        for key in ("final_val_loss", "best_val_loss", "best_step", "tokens_seen"):
+            assert a[key] == b[key], f"{key} of {name}"
+        w, v = (model_weights(read_checkpoint(f / "checkpoints" / "last.ckpt")) for f in (folder, other))
+        assert all(torch.equal(w[key], v[key]) for key in w), name
+    assert resumed > 0, "no job was cut in the middle"
+
+
+def test_names_of_sweeps_never_meet() -> None:
+    from modgpt.sweep.launch import sweep_folder
+
+    assert len({sweep_folder(Path("x"), None) for _ in range(1000)}) == 1000
