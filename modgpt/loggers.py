@@ -48,7 +48,8 @@ class RunCSVLogger(CSVLogger):
     """
 
     def __init__(self, *, save_dir: str, resume_step: int | None = None) -> None:
-        super().__init__(save_dir, name="", version="")
+        # Each row is written at once, so that a killed run keeps its metrics.
+        super().__init__(save_dir, name="", version="", flush_logs_every_n_steps=1)
         if resume_step is not None:
             drop_rows_after(Path(save_dir) / ExperimentWriter.NAME_METRICS_FILE, resume_step)
 

@@ -132,6 +132,7 @@ def interrupted_run(
 RESUMED = [
     ("", 1),
     ("", 15),  # where a validation is due
+    ("trainer.val_check_interval=5 data.eval_batch_size=3", 15),  # and others were before
     ("attention=linear ffn=moe norm=scalenorm pos=alibi", 7),
     ("attention=local_window ffn=standard norm=layernorm pos=learned", 22),
     ("trainer.accumulate_grad_batches=3", 1),
@@ -179,11 +180,14 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(overrides: Overrides, tmp
     process.kill()
     assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
     assert json.loads((folder / "result.json").read_text())["status"] == "running"
+    assert losses(folder, "train/loss"), "metrics are written as they come"
     resumed = run([f"resume={folder}"])
     assert 0 < resumed.result["resumed_at_steps"][0] < 400
     for name, value in weights(straight.folder).items():
         assert torch.equal(value, weights(folder)[name]), f"{name} differs"
     assert resumed.result["final_val_loss"] == straight.result["final_val_loss"]
+    for column in ("train/loss", "val/loss"):
+        assert losses(folder, column) == losses(straight.folder, column), f"{column} in metrics.csv"
 
 
 def test_ctrl_c_keeps_the_work(

@@ -136,7 +136,9 @@ class Validations(Callback):
         # Stopped between a step and the validation due after it: Lightning would leave that one out.
         interval, step = self.interval, trainer.global_step
         if step and step % interval == 0 and self.losses.get("final_step") != step:
-            trainer.fit_loop.epoch_loop.val_loop.run()
+            loop = trainer.fit_loop.epoch_loop.val_loop
+            loop.restarting = False  # it would take the batches of an earlier validation for done
+            loop.run()
 
     def state_dict(self) -> dict[str, Any]:
         return dict(self.losses)
