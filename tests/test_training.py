@@ -84,6 +84,7 @@ def test_all_pairs_are_covered() -> None:
 def test_validation_is_exact(overrides: Overrides, corpus: Path) -> None:
     """Each of the N−1 targets once, in windows that do not overlap: computed here one by one."""
     outcome = run(overrides("data.eval_batch_size=7", "trainer.max_steps=5"))
+    assert (outcome.folder / "checkpoints" / "best.ckpt").exists(), "validated within the training"
     model, data = outcome.module.model.eval(), outcome.data
     text = read_text(corpus)
     split = data.tokenizer.encode(text[int(0.9 * len(text)) :])
