@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,12 +87,18 @@ def _try(folder: Path, wins: str, n: int) -> None:
         time.sleep(1)  # alive while the others try
 
 
-def test_of_many_at_once_one_wins(tmp_path: Path) -> None:
+def test_of_many_at_once_one_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slowly_held(*arguments: Any) -> bool:
+        answer = held(*arguments)
+        time.sleep(0.1)  # time for the others to look, too
+        return answer
+
+    monkeypatch.setattr(lease_module, "held", slowly_held)
     wins = tmp_path / "wins"
     wins.mkdir()
     write(tmp_path, "elsewhere", 1, age=1000)  # all see the same stale lease
     context = multiprocessing.get_context("fork")
-    racers = [context.Process(target=_try, args=(tmp_path, str(wins), n)) for n in range(12)]
+    racers = [context.Process(target=_try, args=(tmp_path, str(wins), n)) for n in range(6)]
     for racer in racers:
         racer.start()
     for racer in racers:
