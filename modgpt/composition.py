@@ -32,7 +32,16 @@ REQUIRED = (
     *("model", "tokenizer", "data", "optimizer", "schedule", "trainer", "callbacks", "logger"),
 )
 # What belongs to the command line, not to the recipe.
-RUN_KEYS = ("run_name", "resume", "output_dir", "sweep", "sweep_dir", "sweep_name", "dry_run", "retry_failed")
+RUN_KEYS = (
+    "run_name",
+    "resume",
+    "output_dir",
+    "sweep",
+    "sweep_dir",
+    "sweep_name",
+    "dry_run",
+    "retry_failed",
+)
 
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))  # Hydra finds the sweeper and launcher in hydra_plugins/

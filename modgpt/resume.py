@@ -54,8 +54,8 @@ def find_resumed(cfg: DictConfig) -> Resumed | None:
 def find_started(folder: Path) -> Resumed | None:
     """What an earlier start left in a job's folder; None for a new beginning.
 
-    A start that was killed before its first checkpoint leaves metrics that nothing goes on from: they are
-    removed.
+    A start that was killed before its first checkpoint leaves metrics that nothing goes on from: they
+    are removed.
     """
     checkpoint = folder / "checkpoints" / "last.ckpt"
     if checkpoint.exists():

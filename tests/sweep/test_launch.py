@@ -28,7 +28,8 @@ def arguments(corpus: Path, tmp_path: Path) -> list[str]:
         "data=text", f"data.path={corpus}", f"sweep_dir={tmp_path}", "sweep_name=s", "model.d_model=16",
         "model.n_layers=1", "model.n_heads=2", "model.block_size=8", "data.batch_size=4",
         "trainer.max_steps=20", "schedule.warmup_steps=2", "trainer.val_check_interval=10",
-        "trainer.accelerator=cpu", "model.dropout=0.1", "callbacks.last.every_n_train_steps=50", "callbacks.sample.length=5",
+        "trainer.accelerator=cpu", "model.dropout=0.1", "callbacks.last.every_n_train_steps=50",
+        "callbacks.sample.length=5",
     ]  # fmt: skip
 
 

@@ -1,0 +1,46 @@
+"""Compare trained runs: python scripts/compare.py FOLDER [FOLDER …] [--out FOLDER]."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with its errors in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}\n")
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(
+        description="Turn the runs below some folders into results.csv, results.md and report.html."
+    )
+    parser.add_argument(
+        "folders", nargs="+", type=Path, metavar="FOLDER", help="of a sweep, or of a run"
+    )
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: the first folder")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parse_arguments(argv)
+    # Only now: --help and a wrong flag need not wait for the imports.
+    from modgpt.errors import UserError
+    from modgpt.sweep.comparison import compare
+
+    try:
+        compare(arguments.folders, arguments.out)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
