@@ -23,8 +23,10 @@ def adamw(
     for name, value in (("beta1", beta1), ("beta2", beta2)):
         if not 0 <= value < 1:
             raise ValueError(f"optimizer.{name} must lie in [0, 1), got {value}")
-    decayed = [p for p in model.parameters() if p.dim() >= 2]
-    others = [p for p in model.parameters() if p.dim() < 2]
+    named = list(model.named_parameters())
+    # The biases of a mixture's experts are stacked to matrices, and are vectors all the same.
+    decayed = [p for name, p in named if p.dim() >= 2 and not name.endswith("bias")]
+    others = [p for name, p in named if p.dim() < 2 or name.endswith("bias")]
     param_groups = [
         {"params": decayed, "weight_decay": weight_decay},
         {"params": others, "weight_decay": 0.0},

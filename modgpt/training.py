@@ -109,6 +109,7 @@ def train(job: Job, folder: Path | None = None) -> Outcome:
             reason=f"{type(error).__name__}: {error}",
             finished_at=now(),
             wall_seconds=earlier + time.perf_counter() - started,
+            tokens_seen=trainer.global_step * data.tokens_per_step(),
         )
         raise
     record.update(

@@ -17,7 +17,7 @@ COMPOSITION = [
     (["fnn=moe"], "unknown group or key 'fnn'; did you mean ffn?"),
     (["+fnn=moe"], "unknown group or key 'fnn'; did you mean ffn?"),
     (["++learning_rate=1"], "unknown group or key 'learning_rate'"),
-    (["ffn=mo"], "unknown option ffn=mo; did you mean moe? (ffn has: moe, standard, swiglu)"),
+    (["ffn=mo"], "unknown option ffn=mo; did you mean moe? (ffn has: "),
     (["experiment=nanogp"], "unknown option experiment=nanogp; did you mean nanogpt?"),
     (["norm@attention.qk_norm=foo"], "unknown option norm=foo"),
     (["model.n_layer=3"], "unknown key 'model.n_layer'; did you mean n_layers?"),

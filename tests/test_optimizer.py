@@ -12,12 +12,15 @@ from modgpt.schedule import constant, cosine
 
 
 def test_only_matrices_decay() -> None:
-    model = build_model(compose(["ffn=moe", "attention.bias=true", "norm=scalenorm"]), vocab_size=5)
+    parts = ["ffn=moe", "ffn.expert.bias=true", "attention.bias=true", "norm=scalenorm"]
+    model = build_model(compose(parts), vocab_size=5)
     optimizer = adamw(model, lr=1e-3, weight_decay=0.1, beta1=0.9, beta2=0.99)
     decayed, others = optimizer.param_groups
     assert decayed["weight_decay"] == 0.1 and others["weight_decay"] == 0
     assert all(p.dim() >= 2 for p in decayed["params"])
-    assert all(p.dim() < 2 for p in others["params"])
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert not any(names[id(p)].endswith("bias") for p in decayed["params"])
+    assert all(p.dim() < 2 or names[id(p)].endswith("bias") for p in others["params"])
     held = [id(p) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(held) == sorted(id(p) for p in model.parameters()), "each parameter once"
 

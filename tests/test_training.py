@@ -149,6 +149,7 @@ def test_a_resumed_run_ends_with_the_same_bits(
     straight = run(overrides(*arguments, "run_name=straight"))
     folder = interrupted_run(overrides(*arguments, "run_name=stopped"), step, monkeypatch)
     record = json.loads((folder / "result.json").read_text())
+    assert record["tokens_seen"] == straight.result["tokens_seen"] * step // 30
     assert record["status"] == "interrupted" and "SIGTERM" in record["reason"]
     torch.rand(3)  # whatever happens in between
     resumed = run([f"resume={folder}"])
@@ -167,7 +168,7 @@ def test_a_resumed_run_ends_with_the_same_bits(
 def test_a_killed_run_resumes_from_its_last_checkpoint(overrides: Overrides, tmp_path: Path) -> None:
     """SIGKILL at some moment: what is on disk is whole, and the end is the same."""
     options = ("model.dropout=0.1", "callbacks.last.every_n_train_steps=5", "trainer.max_steps=400",
-               "trainer.val_check_interval=50")  # fmt: skip
+               "trainer.val_check_interval=50", "trainer.log_every_n_steps=1")  # fmt: skip
     straight = run(overrides(*options, "run_name=straight"))
     arguments = overrides(*options, "run_name=killed")
     process = subprocess.Popen([sys.executable, str(ROOT / "scripts/train.py"), *arguments],
@@ -177,7 +178,6 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(overrides: Overrides, tmp
     deadline = time.monotonic() + 60
     while not checkpoint.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
-    time.sleep(0.2)
     process.kill()
     assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
     assert json.loads((folder / "result.json").read_text())["status"] == "running"
@@ -349,18 +349,24 @@ def test_a_diverged_run_says_so(
 
 
 class _Evil:
+    """Runs a command when it is unpickled by a reader that trusts it."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, ("touch /tmp/modgpt-evil",)
+        return os.system, (self.command,)
 
 
 def test_a_checkpoint_that_wants_to_execute_code_is_refused(
     overrides: Overrides, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = run(overrides("trainer.max_steps=4")).folder
-    torch.save({"modgpt": {}, "state_dict": _Evil()}, folder / "checkpoints" / "last.ckpt")
+    evil = _Evil(f"touch {tmp_path / 'executed'}")
+    torch.save({"modgpt": {}, "state_dict": evil}, folder / "checkpoints" / "last.ckpt")
     assert main([f"resume={folder}", "trainer.max_steps=8"]) == 2
     assert "refused" in capsys.readouterr().err
-    assert not Path("/tmp/modgpt-evil").exists()
+    assert not (tmp_path / "executed").exists()
     torch.save({"weights": torch.zeros(1)}, tmp_path / "foreign.ckpt")
     (tmp_path / "text.ckpt").write_text("hello")
     for name in ("foreign.ckpt", "text.ckpt", "missing.ckpt"):
