@@ -30,7 +30,8 @@ def test_parts_can_be_swapped_in_every_experiment(option: str) -> None:
         for part in options(group):
             cfg = compose([f"experiment={option}", f"{group}={part}"])
             cfg.model.update(d_model=48, n_layers=1, n_heads=3, block_size=8)
-            modgpt.build_model(cfg, vocab_size=5)
+            model = modgpt.build_model(cfg, vocab_size=5)
+            assert count_parameters(model) == model.cost(8).parameters > 0
 
 
 def test_the_groups_people_type() -> None:

@@ -281,6 +281,9 @@ def test_ctrl_c_while_generating_comes_back_to_the_prompt(trained: Path) -> None
     child.expect("prompt> ")
     child.sendline("q")
     child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+    assert "Traceback" not in (child.before or "")
 
 
 def test_the_newest_finished_run_is_taken(tmp_path: Path) -> None:
