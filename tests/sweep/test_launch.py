@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -198,21 +199,24 @@ def test_sigkill_at_random_moments_changes_no_result(arguments: list[str], tmp_p
     code, _, err = sweep(*command, "sweep_name=s")
     assert code == 0, err
     undisturbed = {p.name: p for p in (tmp_path / "s").iterdir() if p.is_dir()}
-    moments, kills = random.Random(0), 0
+    moments, cut = random.Random(0), 0
     disturbed = [*command, "sweep_name=killed"]
-    for _ in range(60):
+    for attempt in range(40):
         process = start(*disturbed)
-        try:
-            _, err = process.communicate(timeout=moments.uniform(5, 16))
-            assert process.returncode == 0, err
-            break
-        except subprocess.TimeoutExpired:
+        if attempt % 2:  # anywhere: imports, planning, between two jobs
+            time.sleep(moments.uniform(1, 12))
+        else:  # in the middle of a job that has something to go on from
+            wait_for(lambda process=process: in_the_middle(tmp_path) or process.poll() is not None)
+            time.sleep(moments.uniform(0, 0.4))
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            kills += 1
-    else:
-        raise AssertionError("not complete after 60 starts")
-    assert kills > 0, "it was never disturbed"
+        process.communicate()
+        cut += len(in_the_middle(tmp_path))
+        if cut >= 4:
+            break
+    assert cut >= 4, "it was hardly disturbed"
+    code, _, err = sweep(*disturbed)
+    assert code == 0, err
     resumed = 0
     for name, folder in undisturbed.items():
         other = tmp_path / "killed" / name
@@ -223,6 +227,16 @@ def test_sigkill_at_random_moments_changes_no_result(arguments: list[str], tmp_p
         w, v = (model_weights(read_checkpoint(f / "checkpoints" / "last.ckpt")) for f in (folder, other))
         assert all(torch.equal(w[key], v[key]) for key in w), name
     assert resumed > 0, "no job was cut in the middle"
+
+
+def in_the_middle(folder: Path) -> list[str]:
+    """The jobs of the disturbed sweep that have begun, saved something, and not come to their end."""
+    jobs = []
+    for path in folder.glob("killed/*/result.json"):
+        status = json.loads(path.read_text())["status"]
+        if status == "running" and (path.parent / "checkpoints" / "last.ckpt").exists():
+            jobs.append(path.parent.name)
+    return jobs
 
 
 def test_names_of_sweeps_never_meet() -> None:
