@@ -16,27 +16,33 @@ from omegaconf import DictConfig
 
 @dataclass
 class WorkersConfig:
-    """`hydra/launcher=workers`: each job in a process of its own."""
+    """`hydra/launcher=workers`: each job in a process of its own on this machine."""
 
     _target_: str = "hydra_plugins.modgpt_sweep.WorkersLauncher"
     n_jobs: int | None = None
     timeout: float | None = None
+    jobs_per_device: int | None = None
 
 
 @dataclass
 class AblationConfig:
-    """`hydra/sweeper=ablation`: `params` lists values, `design` says how they are combined."""
+    """`hydra/sweeper=ablation`: `params` lists values, `design` says how they are combined.
+
+    `tune` lists values of which each combination gets its best, chosen on `tune_seeds`.
+    """
 
     _target_: str = "hydra_plugins.modgpt_sweep.AblationSweeper"
     design: str = "grid"
     params: dict[str, Any] = field(default_factory=dict)
+    tune: dict[str, Any] = field(default_factory=dict)
+    tune_seeds: list[int] = field(default_factory=list)
 
 
-class WorkersLauncher(Launcher):
-    """See `modgpt.sweep.launch`."""
+class EngineLauncher(Launcher):
+    """A launcher of ours: it makes an engine for a number of jobs, which runs them."""
 
-    def __init__(self, n_jobs: int | None, timeout: float | None) -> None:
-        self.n_jobs, self.timeout = n_jobs, timeout
+    def engine(self, most: int) -> Any:
+        raise NotImplementedError
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: DictConfig) -> None:
         pass
@@ -44,19 +50,26 @@ class WorkersLauncher(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        from modgpt.sweep.launch import launch
+        """For sweepers other than ours."""
+        from modgpt.sweep.launch import job_returns, run_sweep
 
-        code = launch(job_overrides, self.n_jobs, self.timeout)
-        if code:
-            raise SystemExit(code)
-        return []
+        return job_returns(run_sweep(job_overrides, self.engine(len(job_overrides))))
 
 
-class AblationSweeper(Sweeper):
-    """See `modgpt.sweep.design`."""
+class WorkersLauncher(EngineLauncher):
+    """See `modgpt.sweep.pool`."""
 
-    def __init__(self, design: str, params: dict[str, Any]) -> None:
-        self.design, self.params = design, params
+    def __init__(self, n_jobs: int | None, timeout: float | None, jobs_per_device: int | None) -> None:
+        self.options = {"n_jobs": n_jobs, "timeout": timeout, "jobs_per_device": jobs_per_device}
+
+    def engine(self, most: int) -> Any:
+        from modgpt.sweep.pool import Workers
+
+        return Workers(most, **self.options)
+
+
+class EngineSweeper(Sweeper):
+    """A sweeper of ours: it plans the jobs itself and hands them to an engine."""
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: DictConfig) -> None:
         from hydra.core.plugins import Plugins
@@ -67,12 +80,39 @@ class AblationSweeper(Sweeper):
             config=config, hydra_context=hydra_context, task_function=task_function
         )
 
+    def engine(self, most: int) -> Any:
+        if isinstance(self.launcher, EngineLauncher):
+            return self.launcher.engine(most)
+        from modgpt.sweep.elsewhere import HydraLauncher
+
+        return HydraLauncher(self.launcher)
+
+    def parse(self, listed: dict[str, Any], arguments: list[str]) -> list[Any]:
+        overrides = [*(f"{key}={value}" for key, value in listed.items()), *arguments]
+        return OverridesParser.create(config_loader=self.loader).parse_overrides(overrides)
+
+
+class AblationSweeper(EngineSweeper):
+    """See `modgpt.sweep.design` and, with `tune`, `modgpt.sweep.tuning`."""
+
+    def __init__(
+        self, design: str, params: dict[str, Any], tune: dict[str, Any], tune_seeds: list[int]
+    ) -> None:
+        self.design, self.params, self.tune, self.tune_seeds = design, params, tune, tune_seeds
+
     def sweep(self, arguments: list[str]) -> Any:
         from modgpt.sweep.design import expand
+        from modgpt.sweep.launch import run_sweep
 
-        listed = [f"{key}={value}" for key, value in self.params.items()]
-        parsed = OverridesParser.create(config_loader=self.loader).parse_overrides([*listed, *arguments])
-        return self.launcher.launch(expand(parsed, self.design, self.choices), initial_job_idx=0)
+        jobs = expand(self.parse(self.params, arguments), self.design, self.choices)
+        if self.tune:
+            from modgpt.sweep.tuning import run_tuned
+
+            code = run_tuned(jobs, self.parse(self.tune, []), self.tune_seeds, self.engine)
+        else:
+            code = run_sweep(jobs, self.engine(len(jobs))).code
+        if code:
+            raise SystemExit(code)
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="workers", node=WorkersConfig)

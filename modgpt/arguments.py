@@ -26,6 +26,8 @@ TOP_TYPES = {
     "output_dir": str,
     "sweep_dir": str,
     "sweep_name": str | None,
+    "job_folder": str | None,
+    "match": str | None,
     "dry_run": bool,
     "retry_failed": bool,
 }

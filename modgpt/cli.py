@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from modgpt.composition import CONFIG_DIR, RUN_KEYS, check_overrides, explain, make_job, parse
+from modgpt.composition import CONFIG_DIR, RUN_KEYS, Job, check_overrides, explain, make_job, parse
 from modgpt.errors import UserError
 from modgpt.record import read_result
 
@@ -73,6 +73,8 @@ def run_job(config: DictConfig) -> int:
 
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    if config.job_folder is not None:
+        return run_job_of_sweep(job)
     try:
         outcome = train(job)
     except Interrupted as stop:
@@ -87,6 +89,23 @@ def run_job(config: DictConfig) -> int:
     sample = generate(outcome.module.model, outcome.data.tokenizer, max_new_tokens=200, seed=config.seed)
     print_summary(outcome.folder, outcome.result, sample)
     return 0
+
+
+def run_job_of_sweep(job: Job) -> int:
+    """Train a job that a sweep has planned, in its own folder; the exit code.
+
+    It runs in whatever process a launcher of Hydra's has made for it, or is one of several processes of
+    one job, of which the first has claimed the folder.
+    """
+    from modgpt.distributed import is_leader
+    from modgpt.sweep.worker import DONE, HELD, attempt
+    from modgpt.training import train
+
+    folder = Path(job.config.job_folder)
+    if not is_leader():
+        train(job, folder)
+        return 0
+    return 0 if attempt(job, folder, log=False) in (DONE, HELD) else 1
 
 
 def override_arguments(arguments: list[str]) -> list[str]:

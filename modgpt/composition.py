@@ -39,6 +39,7 @@ RUN_KEYS = (
     "sweep",
     "sweep_dir",
     "sweep_name",
+    "job_folder",
     "dry_run",
     "retry_failed",
 )
@@ -130,6 +131,12 @@ def parse(overrides: Sequence[str]) -> list[Override]:
                 "optimizer.lr=1e-3; quote values with spaces or commas: 'run_name=\"a, b\"'"
             ) from error
     return parsed
+
+
+def assignment(key: str, value: object) -> str:
+    """An override, quoted so that Hydra takes the value for a text whatever is in it."""
+    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{escaped}'"
 
 
 def check_overrides(overrides: Sequence[str]) -> None:

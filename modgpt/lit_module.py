@@ -76,6 +76,8 @@ class LitGPT(L.LightningModule):
             self.val_perplexity.set_dtype(torch.float64)
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        if not len(batch):
+            return  # too few windows for all processes
         inputs, targets = batch[:, :-1], batch[:, 1:]
         logits = self.model(inputs).float()
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
@@ -94,9 +96,18 @@ class LitGPT(L.LightningModule):
 
     def log_metrics(self, metrics: dict[str, Any]) -> None:
         """Send metrics to the loggers under the number of steps done."""
-        values = {name: float(value) for name, value in metrics.items()}
+        values = {name: float(value) for name, value in self.over_ranks(metrics).items()}
         for logger in self.loggers:
             logger.log_metrics(values, step=self.global_step)
+
+    def over_ranks(self, metrics: dict[str, Any]) -> dict[str, Any]:
+        """The mean over the processes, each of which has seen its share of the batch."""
+        if self.trainer.world_size == 1:
+            return metrics
+        names = sorted(metrics)
+        values = torch.tensor([float(metrics[name]) for name in names], device=self.device)
+        means = self.trainer.strategy.reduce(values, reduce_op="mean")
+        return dict(zip(names, means.tolist(), strict=True))
 
     def configure_gradient_clipping(
         self,

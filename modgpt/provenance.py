@@ -18,6 +18,7 @@ from modgpt.cost import cost_of
 
 if TYPE_CHECKING:
     from modgpt.data.datamodule import CorpusDataModule
+    from modgpt.match import Matched
     from modgpt.model import GPT
     from modgpt.resume import Resumed
 
@@ -25,7 +26,12 @@ PACKAGES = ("modgpt", "torch", "lightning", "hydra-core", "omegaconf", "torchmet
 
 
 def first_record(
-    job: Job, cfg: DictConfig, model: GPT, data: CorpusDataModule, resumed: Resumed | None
+    job: Job,
+    cfg: DictConfig,
+    model: GPT,
+    data: CorpusDataModule,
+    resumed: Resumed | None,
+    matched: Matched | None,
 ) -> dict[str, Any]:
     """The record of a run that begins or goes on, all that is known before the first step."""
     cost = cost_of(model, cfg.model.block_size)
@@ -41,6 +47,9 @@ def first_record(
         "best_step": earlier.get("best_step"),
         "parameters": cost.parameters,
         "active_parameters": cost.active_parameters,
+        "match": matched.quantity if matched else "none",
+        "matched_hidden": matched.hidden if matched else None,  # ffn.hidden that makes it fair
+        "match_reference": matched.reference if matched else None,  # the default parts' quantity
         "flops_per_token": cost.flops,  # forward, at length block_size; training takes three times it
         "tokens_seen": earlier.get("tokens_seen", 0),
         "tokens_per_second": None,

@@ -11,16 +11,23 @@ from modgpt.files import write_json
 
 
 class Record:
-    """`result.json`, rewritten atomically with every change."""
+    """`result.json`, rewritten atomically with every change.
 
-    def __init__(self, folder: Path, values: dict[str, Any]) -> None:
-        self.path, self.values = folder / "result.json", values
+    Args:
+        folder: the run's.
+        values: what is known at the beginning.
+        write: keep the values without writing them, when False: of several processes one writes.
+    """
+
+    def __init__(self, folder: Path, values: dict[str, Any], write: bool = True) -> None:
+        self.path, self.values, self.write = folder / "result.json", values, write
         self.update()
 
     def update(self, **values: Any) -> None:
         """Set some values and write all."""
         self.values |= values
-        write_json(self.path, self.values)
+        if self.write:
+            write_json(self.path, self.values)
 
 
 def read_result(folder: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from modgpt.checkpoint import read_checkpoint
 from modgpt.composition import PARTS
+from modgpt.distributed import is_leader
 from modgpt.errors import UserError
 from modgpt.record import read_result
 
@@ -61,8 +62,9 @@ def find_started(folder: Path) -> Resumed | None:
     if checkpoint.exists():
         step = int(read_checkpoint(checkpoint)["global_step"])
         return Resumed(folder, checkpoint, step, read_result(folder))
-    for file in (folder / "metrics.csv", *folder.glob("events.out.tfevents.*")):
-        file.unlink(missing_ok=True)
+    if is_leader():
+        for file in (folder / "metrics.csv", *folder.glob("events.out.tfevents.*")):
+            file.unlink(missing_ok=True)
     return None
 
 

@@ -36,9 +36,11 @@ from modgpt.checkpoint import AtomicCheckpointIO
 from modgpt.composition import Job
 from modgpt.cost import count_parameters
 from modgpt.data.datamodule import CorpusDataModule
+from modgpt.distributed import is_leader, tell_followers
 from modgpt.errors import UserError, as_user_errors
 from modgpt.files import replaced
 from modgpt.lit_module import LitGPT
+from modgpt.match import match_size
 from modgpt.model import GPT
 from modgpt.provenance import device_name, first_record, now, peak_memory
 from modgpt.record import Record
@@ -86,6 +88,7 @@ def train(job: Job, folder: Path | None = None) -> Outcome:
         tokenizer = data.load()
     with open_dict(cfg):
         cfg.model.vocab_size = len(tokenizer)
+    matched = match_size(cfg)
     if resumed:
         check_resumable(cfg, resumed, data.digest)
     module = build_module(cfg)
@@ -94,12 +97,16 @@ def train(job: Job, folder: Path | None = None) -> Outcome:
     # All has been checked; from here on something is written.
     if folder is None:
         folder = resumed.folder if resumed else claim_folder(cfg, job.choices)
-    record = Record(folder, first_record(job, cfg, module.model, data, resumed))
+    content = first_record(job, cfg, module.model, data, resumed, matched)
+    record = Record(folder, content, write=is_leader())
     earlier = record.values["wall_seconds"]
     try:
-        with replaced(folder / "config.yaml") as beside:
-            OmegaConf.save(cfg, beside)
-        tokenizer.save(folder / "tokenizer.json")
+        if is_leader():
+            with replaced(folder / "config.yaml") as beside:
+                OmegaConf.save(cfg, beside)
+            tokenizer.save(folder / "tokenizer.json")
+            if trainer.world_size > 1:
+                tell_followers(job, cfg, folder)
         essential.attach(folder, record)
         attach(trainer, cfg, folder, resumed)
         fit(trainer, module, essential, resumed)
@@ -258,6 +265,8 @@ def fit(trainer: L.Trainer, module: LitGPT, essential: Essential, resumed: Resum
         # Advice for loading from disk; here a batch is one look-up in a tensor in memory.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*is deprecated.*", module="lightning")
+        # The metrics do so themselves.
+        warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
         # A resumed run goes on in its own folder: that there are checkpoints is the point.
         warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
@@ -265,6 +274,10 @@ def fit(trainer: L.Trainer, module: LitGPT, essential: Essential, resumed: Resum
             # Killed between the last step and its validation: the resumed run has nothing to train.
             trainer.validate(module, datamodule=data, verbose=False)
             best = essential.last.checkpoint.with_name("best.ckpt")
-            if best.exists() and essential.validations.losses["best_step"] == trainer.global_step:
+            if (
+                is_leader()
+                and best.exists()
+                and essential.validations.losses["best_step"] == trainer.global_step
+            ):
                 with replaced(best) as beside:
                     shutil.copyfile(essential.last.checkpoint, beside)

@@ -45,7 +45,7 @@ VALUES = [
     (["attention=linear", "attention.scale=2"], "attention.scale=2 has no effect on attention=linear"),
     (["attention.bias=3"], "attention.bias must be true or false, got 3"),
     (["ffn=moe", "ffn.top_k=9"], "ffn.top_k=9 must lie between 1 and ffn.n_experts=8"),
-    (["ffn=moe", "model.d_model=36"], "multiples of 8, got model.d_model=36"),
+    (["ffn=moe", "model.d_model=36"], "multiple of 8, got model.d_model=36"),
     (["block.norm_at=under"], "block.norm_at must be in or out or both, got 'under'"),
     (["pos=rope", "model.d_model=10"], "the head width must be even, got 5"),
     (["model.block_size=6000"], "model.block_size=6000 needs at least 6668"),

@@ -37,6 +37,10 @@ class RandomState(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # Only now: setting up the training draws random numbers of its own.
+        if trainer.global_rank > 0:
+            # The checkpoint has the first process's; the same ones would drop the same elements.
+            torch.manual_seed(hash((torch.initial_seed(), trainer.global_rank, trainer.global_step)))
+            return
         if self.restored is None:
             return
         torch.set_rng_state(self.restored["cpu"])
@@ -86,10 +90,14 @@ class StopOnSignal(Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: LitGPT, *_: Any) -> None:
         if pl_module.stepped():  # gradients accumulated so far are in no checkpoint
+            if trainer.world_size > 1:  # saving takes all processes, so all stop at the same step
+                asked = torch.tensor(self.received or 0, device=pl_module.device)
+                self.received = int(trainer.strategy.reduce(asked, reduce_op="max")) or None
             self.stop_if_asked(trainer)
 
     def on_validation_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
-        self.stop_if_asked(trainer)
+        if trainer.world_size == 1:
+            self.stop_if_asked(trainer)
 
     def stop_if_asked(self, trainer: L.Trainer) -> None:
         if self.received is not None:

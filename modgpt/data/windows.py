@@ -66,7 +66,8 @@ class EvaluationWindows(Dataset[Tensor]):
         tokens: (N,) ids.
         block_size: T.
         batch_size: windows per batch.
-        rank, world_size: this process takes every world_size-th batch.
+        rank, world_size: this process takes every world_size-th window of each batch, which may be none:
+            all processes have the same number of batches, so that none waits for another.
 
     Items: (b, T+1), the last one of all (1, r+1) with r = (N−1) mod T, where that is not 0.
     """
@@ -89,7 +90,7 @@ class EvaluationWindows(Dataset[Tensor]):
         rest = tokens[n_full * block_size :]
         if len(rest) > 1:
             batches.append(rest[None])
-        self.batches = batches[rank::world_size]
+        self.batches = [batch[rank::world_size] for batch in batches]
 
     def __len__(self) -> int:
         return len(self.batches)

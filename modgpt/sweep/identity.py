@@ -8,12 +8,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from modgpt.composition import PARTS, Job
+from modgpt.composition import PARTS
 
 # Keys that name, place, watch or launch a run, and leave its weights and losses as they are.
 WITHOUT = {
-    "": ("run_name", "resume", "output_dir", "threads", "sweep_dir", "sweep_name", "dry_run",
-         "retry_failed", "callbacks", "logger"),
+    "": ("run_name", "resume", "output_dir", "threads", "sweep_dir", "sweep_name", "job_folder",
+         "dry_run", "retry_failed", "callbacks", "logger",
+         "match"),  # the width it leads to stands for it
     "data": ("path", "data_dir"),  # the digest of the corpus stands for them
     "trainer": ("accelerator", "devices", "enable_progress_bar", "enable_model_summary",
                 "log_every_n_steps", "num_sanity_val_steps"),
@@ -35,7 +36,7 @@ def job_hash(config: DictConfig, corpus_sha256: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def job_name(job: Job, corpus_sha256: str) -> str:
+def job_name(choices: dict[str, str], config: DictConfig, corpus_sha256: str) -> str:
     """The name of a job's folder: `<choices>-s<seed>-<hash8>`."""
-    parts = "-".join(job.choices[part] for part in PARTS if part != "block")
-    return f"{parts}-s{job.config.seed}-{job_hash(job.config, corpus_sha256)}"
+    parts = "-".join(choices[part] for part in PARTS if part != "block")
+    return f"{parts}-s{config.seed}-{job_hash(config, corpus_sha256)}"

@@ -1,81 +1,76 @@
-"""A sweep from its jobs' overrides to its end: plan, table, pool, exit code."""
+"""A sweep from its jobs' overrides to its end: plan, table, engine, exit code."""
 
 from __future__ import annotations
 
-import os
 import secrets
-import sys
-import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
+from hydra.core.utils import JobReturn, JobStatus
 from rich.console import Console
-from rich.live import Live
-from rich.table import Table
 
-from modgpt.composition import compose_job
+from modgpt.composition import compose_job, parse
 from modgpt.errors import UserError
 from modgpt.summary import shown
-from modgpt.sweep.plan import (
-    Planned,
-    keep_settings,
-    plan,
-    plan_table,
-    read_settings,
-    record_skipped,
-    seconds_per_flop,
-)
-from modgpt.sweep.pool import Pool, Progress, latest
-from modgpt.training import best_precision
+from modgpt.sweep.display import Display, make_console, plan_table, show_end
+from modgpt.sweep.plan import Planned, plan, record_skipped, seconds_per_flop
+from modgpt.sweep.progress import Engine, latest
+from modgpt.sweep.settings import keep_settings, proposal, read_settings
 
 
-def launch(all_overrides: Sequence[Sequence[str]], n_jobs: int | None, timeout: float | None) -> int:
-    """Run a sweep; returns its exit code: 0, 1 if a job failed, 130 if interrupted.
+@dataclass
+class Ended:
+    """How a sweep ended.
+
+    Attributes:
+        code: exit code: 0, 1 if a job failed, 130 if interrupted.
+        jobs: one per list of overrides; the same object twice where two are the same job.
+        dry: nothing has run, because only the plan was asked for.
+    """
+
+    code: int
+    jobs: list[Planned]
+    dry: bool = False
+
+
+def run_sweep(all_overrides: Sequence[Sequence[str]], engine: Engine, below: str = "") -> Ended:
+    """Plan, show, run.
 
     Args:
         all_overrides: the overrides of every job.
-        n_jobs: jobs at once; None for one per core.
-        timeout: seconds a job may take; None for any number.
+        engine: what runs them.
+        below: a folder below the sweep's for these jobs, for what is not part of its results.
 
     Raises:
         UserError: a job is wrong; nothing has been run.
     """
-    if n_jobs is not None and n_jobs < 1:
-        raise UserError(f"hydra.launcher.n_jobs must be at least 1, got {n_jobs}")
-    if timeout is not None and timeout <= 0:
-        raise UserError(f"hydra.launcher.timeout must be positive, got {timeout}")
+    all_overrides = [with_match(overrides) for overrides in with_name(all_overrides)]
     first = compose_job(all_overrides[0]).config
-    sweep = sweep_folder(Path(first.sweep_dir), first.sweep_name)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    n_jobs = n_jobs or min(cores, len(all_overrides))
-    pool = Pool(n_jobs, timeout)  # its server imports torch while we plan
-    # Decided once and kept: sums depend on the threads, so a job that goes on must have as many.
-    fixed = read_settings(sweep) or {
-        "threads": first.threads or max(1, cores // n_jobs),
-        "precision": best_precision(first.trainer.accelerator),
-    }
-    jobs = plan([with_precision(overrides, fixed) for overrides in all_overrides], sweep)
+    sweep = sweep_folder(Path(first.sweep_dir), first.sweep_name) / below
+    settings = read_settings(sweep) or proposal(first, engine.threads)
+    planned = plan(all_overrides, sweep)
+    jobs = list(dict.fromkeys(planned))
     open_jobs = to_run(jobs, first.retry_failed)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)  # a file has no width; names of jobs need some
-    show_plan(console, sweep, jobs, open_jobs, n_jobs, fixed["threads"])
+    console = make_console()
+    show_plan(console, sweep, jobs, open_jobs, engine, settings["threads"])
     if first.dry_run:
-        return 0
-    fixed = keep_settings(sweep, fixed)
+        return Ended(0, planned, dry=True)
+    if engine.threads is not None:  # else the first job's machine decides
+        keep_settings(sweep, settings)
     for entry in jobs:
         if entry.skipped is not None:
             record_skipped(entry)
     with Display(console, len(open_jobs)) as display:
-        progress = pool.run(open_jobs, fixed["threads"], display.show)
+        progress = engine.run(open_jobs, display.show)
     failed_before = sum(e.status == "failed" and e not in open_jobs for e in jobs)
     show_end(console, jobs, progress, failed_before)
-    if pool.interrupted:
+    if engine.interrupted:
         console.print("interrupted; the same command goes on with it")
-        return 130
-    return 1 if progress.failed or failed_before else 0
+        return Ended(130, planned)
+    # Left waiting: jobs that were stopped from outside, on a cluster perhaps, and not begun again.
+    return Ended(1 if progress.failed or failed_before or progress.waiting else 0, planned)
 
 
 def show_plan(
@@ -83,118 +78,68 @@ def show_plan(
     sweep: Path,
     jobs: Sequence[Planned],
     open_jobs: Sequence[Planned],
-    n_jobs: int,
+    engine: Engine,
     threads: int,
 ) -> None:
     """What will run, with the time it may take from three measured steps."""
-    fitting = [entry for entry in jobs if entry.cost is not None]
-    per_flop = seconds_per_flop(fitting[0], threads) / n_jobs if fitting else None
+    fitting = [entry for entry in open_jobs if entry.cost is not None]
+    per_flop = seconds_per_flop(fitting[0], threads) / (engine.n_jobs or 1) if fitting else None
     console.print(plan_table(jobs, per_flop))
-    total = sum(entry.flops for entry in open_jobs) * (per_flop or 0)
-    console.print(
-        f"{len(jobs)} jobs, {len(open_jobs)} to run, {n_jobs} at once with {threads} CPU threads each, "
-        f"about {total:,.0f} s in all, in {shown(sweep)}",
-        highlight=False,
-    )
+    line = f"{len(jobs)} jobs, {len(open_jobs)} to run"
+    if engine.n_jobs:
+        total = sum(entry.flops for entry in open_jobs) * (per_flop or 0)
+        line += f", {engine.n_jobs} at once with {threads} CPU threads each, about {total:,.0f} s in all"
+    console.print(f"{line}, in {shown(sweep)}", highlight=False)
 
 
-def show_end(console: Console, jobs: Sequence[Planned], progress: Progress, failed_before: int) -> None:
-    """How the sweep ended, and where to read why a job failed."""
-    for entry, reason in progress.failed:
-        print(f"FAILED {shown(entry.folder)}: {reason}; see its log.txt", file=sys.stderr)
-    finished_before = sum(entry.status == "finished" for entry in jobs)
-    skipped = sum(entry.skipped is not None for entry in jobs)
-    parts = [f"{len(progress.finished)} finished", f"{len(progress.failed)} failed",
-             f"{finished_before} were finished before", f"{skipped} skipped"]  # fmt: skip
-    if failed_before:
-        parts.append(f"{failed_before} failed before (retry_failed=true runs them again)")
-    console.print(", ".join(parts), highlight=False)
+def job_returns(ended: Ended) -> list[JobReturn]:
+    """The outcome in Hydra's terms: the value of a job is its final validation loss."""
+    returns = []
+    for entry in ended.jobs:
+        record = latest(entry)
+        done = JobReturn(overrides=entry.job.overrides, cfg=entry.job.config)
+        if record.get("status") == "finished":
+            done.status, done.return_value = JobStatus.COMPLETED, record["final_val_loss"]
+        else:
+            reason = entry.skipped or record.get("reason") or "it has not run"
+            done.status, done.return_value = (
+                JobStatus.FAILED,
+                UserError(f"{entry.folder.name}: {reason}"),
+            )
+        returns.append(done)
+    return returns
 
 
-def sweep_folder(parent: Path, name: str | None) -> Path:
-    """The folder of a sweep: named, or one that no other sweep can get.
+def with_name(all_overrides: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The jobs' overrides with a name for the sweep, a new one where none is given."""
+    given = any(parsed.key_or_group == "sweep_name" for parsed in parse(all_overrides[0]))
+    name = [] if given else [f"sweep_name={new_name()}"]
+    return [[*overrides, *name] for overrides in all_overrides]
+
+
+def new_name() -> str:
+    """A name that no other sweep can get, even when many start in the same second."""
+    return f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(4)}"
+
+
+def sweep_folder(parent: Path, name: str) -> Path:
+    """The folder of a sweep.
 
     Raises:
         UserError: the name cannot name a folder.
     """
-    if name is None:
-        name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(4)}"
     if not name or name in (".", "..") or "/" in name or "\0" in name:
         raise UserError(f"sweep_name={name!r} cannot name a folder: leave out slashes")
     return parent / name
 
 
-def with_precision(overrides: Sequence[str], fixed: dict[str, Any]) -> list[str]:
-    """A job's overrides, with the precision that the sweep has decided for all."""
-    given = any(override.startswith("trainer.precision=") for override in overrides)
-    return [*overrides, *([] if given else [f"trainer.precision={fixed['precision']}"])]
+def with_match(overrides: Sequence[str]) -> list[str]:
+    """A job's overrides; in a sweep models are of a fair size unless it is asked for otherwise."""
+    given = any(parsed.key_or_group == "match" for parsed in parse(overrides))
+    return [*overrides, *([] if given else ["match=active_params"])]
 
 
 def to_run(jobs: Sequence[Planned], retry_failed: bool) -> list[Planned]:
     """The jobs that are neither finished nor unfit nor, unless they are to be retried, failed."""
     closed = {"finished"} if retry_failed else {"finished", "failed"}
     return [entry for entry in jobs if entry.skipped is None and entry.status not in closed]
-
-
-class Display:
-    """One live table on a terminal, a line per ended job elsewhere."""
-
-    def __init__(self, console: Console, total: int) -> None:
-        self.console, self.total = console, total
-        self.live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
-        self.told: set[Path] = set()
-
-    def __enter__(self) -> Display:
-        if self.live:
-            self.live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.live:
-            self.live.stop()
-
-    def show(self, progress: Progress) -> None:
-        if self.live:
-            self.live.update(self.table(progress))
-            return
-        ended = [(e, "finished") for e in progress.finished]
-        ended += [(e, f"FAILED: {reason}") for e, reason in progress.failed]
-        for entry, how in ended:
-            if entry.folder not in self.told:
-                self.told.add(entry.folder)
-                loss = latest(entry).get("final_val_loss")
-                number = f"  val/loss {loss:.4f}" if loss is not None and how == "finished" else ""
-                place = f"[{len(self.told)}/{self.total}]"
-                print(f"{place} {how}  {entry.folder.name}{number}", flush=True)
-
-    def table(self, progress: Progress) -> Table:
-        done, failed = len(progress.finished), len(progress.failed)
-        title = (
-            f"{done} of {self.total} done, {len(progress.running)} running, {failed} failed, "
-            f"{len(progress.waiting)} waiting"
-        )
-        if progress.elsewhere:
-            title += f", {len(progress.elsewhere)} held by another process"
-        table = Table(title=title, header_style="bold")
-        for name in ("running", "step", "val/loss", "left"):
-            table.add_column(name, justify="left" if name == "running" else "right")
-        for job in progress.running:
-            record = latest(job.entry)
-            step, steps = record.get("final_step") or 0, job.entry.job.config.trainer.max_steps
-            loss = record.get("final_val_loss")
-            table.add_row(
-                job.entry.folder.name,
-                f"{step}/{steps}",
-                f"{loss:.4f}" if loss is not None else "-",
-                time_left(job.since, step, steps),
-            )
-        for entry, reason in progress.failed[-5:]:
-            table.add_row(f"FAILED {entry.folder.name}: {reason}", "", "", "", style="red")
-        return table
-
-
-def time_left(since: float, step: int, steps: int) -> str:
-    """Seconds to the last step at the pace so far."""
-    if not step:
-        return "-"
-    return f"{(time.monotonic() - since) / step * (steps - step):,.0f} s"

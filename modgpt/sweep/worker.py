@@ -1,4 +1,4 @@
-"""One job of a sweep, in a process of its own."""
+"""One job of a sweep, wherever it runs: claim it, begin or go on, tell how it ended."""
 
 from __future__ import annotations
 
@@ -6,51 +6,84 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 # What every job needs is imported here, once, in the server that all jobs are forked from.
 import lightning  # noqa: F401
 import tensorboard  # noqa: F401
-import torch  # noqa: F401
+import torch
 import torchmetrics  # noqa: F401
 
 import modgpt.callbacks.sample
 import modgpt.loggers  # noqa: F401
 from modgpt.callbacks.resuming import Interrupted
-from modgpt.composition import compose_job
+from modgpt.composition import Job
 from modgpt.record import read_result
 from modgpt.sweep.lease import Lease
+from modgpt.sweep.settings import keep_settings, proposal, with_settings
 from modgpt.training import train
 
-# Exit codes of a worker, for the sweep to read.
-DONE, FAILED, INTERRUPTED, HELD = 0, 1, 3, 4
+# How a job ended, also the exit codes of a worker, for the sweep to read.
+DONE, FAILED, INTERRUPTED, HELD, OUT_OF_MEMORY = 0, 1, 3, 4, 5
 
 
-def work(overrides: Sequence[str], folder: Path) -> None:
-    """Train one job in its folder: claim it, begin or go on, keep its output in `log.txt`."""
-    # Ctrl-C reaches all processes of a terminal; the sweep passes it on as SIGTERM, once.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def attempt(job: Job, folder: Path, *, log: bool) -> int:
+    """Train one job in its folder, unless somebody else does or has.
+
+    Args:
+        job: as composed; threads and precision are those its sweep has decided.
+        folder: the job's, below the sweep's.
+        log: send what this process prints to the folder's `log.txt`, from here to the process's end.
+
+    Returns:
+        DONE, FAILED, INTERRUPTED, HELD (by another process) or OUT_OF_MEMORY (of its device).
+    """
     lease = Lease(folder)
     if not lease.acquire():
-        os._exit(HELD)
+        return HELD
     with lease:
-        redirect(folder / "log.txt")
+        if log:
+            redirect(folder / "log.txt")
         try:
             if status(folder) != "finished":  # by somebody else, since it was planned
-                train(compose_job(overrides), folder)
-            code = DONE
+                settings = keep_settings(folder.parent, proposal(job.config))
+                train(replace(job, config=with_settings(job.config, settings)), folder)
+            return DONE
         except Interrupted as stop:
             print(stop, file=sys.stderr)
-            code = INTERRUPTED
+            return INTERRUPTED
+        except torch.OutOfMemoryError:
+            traceback.print_exc()
+            return OUT_OF_MEMORY
         except BaseException:
             traceback.print_exc()
-            code = FAILED
+            return FAILED
+
+
+def work(job: Job, folder: Path, device: int | None = None) -> NoReturn:
+    """`attempt` as a whole process.
+
+    Args:
+        job, folder: as for `attempt`.
+        device: number of the CUDA device to use, of several.
+    """
+    # Ctrl-C reaches all processes of a terminal; the sweep passes it on as SIGTERM, once.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible_device(device)
+    code = attempt(job, folder, log=True)
     sys.stdout.flush()
     sys.stderr.flush()
     # Without the interpreter's tidying up: threads of libraries have made it hang or fail at the end.
     os._exit(code)
+
+
+def visible_device(device: int) -> str:
+    """The name of the device with this number among those the user has left visible."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",")[device] if visible else str(device)
 
 
 def status(folder: Path) -> str | None:

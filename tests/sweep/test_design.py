@@ -77,5 +77,6 @@ def test_the_corpus_belongs_to_the_identity() -> None:
 
 
 def test_names_tell_the_choices() -> None:
-    name = job_name(compose_job(["ffn=moe", "pos=alibi", "seed=7"]), "corpus")
+    job = compose_job(["ffn=moe", "pos=alibi", "seed=7"])
+    name = job_name(job.choices, job.config, "corpus")
     assert name.startswith("flash-moe-rmsnorm-alibi-s7-") and len(name.split("-")[-1]) == 8

@@ -98,7 +98,7 @@ def test_a_sweep_runs_each_job_and_a_second_one_none(arguments: list[str], tmp_p
 def test_a_dry_run_shows_and_writes_nothing(arguments: list[str], tmp_path: Path) -> None:
     code, out, err = sweep(*arguments, "ffn=standard,moe", "model.d_model=16,20", "dry_run=true")
     assert code == 0, err
-    assert "4 jobs, 3 to run" in out and "SKIPPED: ffn=moe needs widths" in out
+    assert "4 jobs, 3 to run" in out and "SKIPPED: ffn=moe needs a width" in out
     assert "parameters" in out and "FLOPs/token" in out and "estimate" in out
     assert not (tmp_path / "s").exists()
 
@@ -108,7 +108,7 @@ def test_parts_that_do_not_fit_are_skipped_with_the_reason(arguments: list[str],
     assert code == 0, err
     assert "1 finished, 0 failed, 0 were finished before, 1 skipped" in out
     (skipped,) = [r for r in records(tmp_path).values() if r["status"] == "skipped"]
-    assert "multiples of 8, got model.d_model=18" in skipped["reason"]
+    assert "multiple of 8, got model.d_model=18" in skipped["reason"]
 
 
 @pytest.mark.parametrize(
@@ -240,6 +240,6 @@ def in_the_middle(folder: Path) -> list[str]:
 
 
 def test_names_of_sweeps_never_meet() -> None:
-    from modgpt.sweep.launch import sweep_folder
+    from modgpt.sweep.launch import new_name
 
-    assert len({sweep_folder(Path("x"), None) for _ in range(1000)}) == 1000
+    assert len({new_name() for _ in range(1000)}) == 1000
