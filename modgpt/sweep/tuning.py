@@ -1,0 +1,152 @@
+"""Fair hyperparameters: each combination gets its best values, chosen on seeds that are not reported."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from hydra.core.override_parser.types import Override
+from rich.table import Table
+
+from modgpt.composition import compose_job
+from modgpt.errors import UserError
+from modgpt.files import write_json
+from modgpt.sweep.design import expand
+from modgpt.sweep.display import make_console
+from modgpt.sweep.launch import Ended, run_sweep, sweep_folder, with_name
+from modgpt.sweep.progress import Engine, latest
+
+TUNING = "tuning"  # the folder, below the sweep's, of the runs that only choose
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of parts, and how it fared with each candidate.
+
+    Attributes:
+        overrides: what makes the combination, seeds left out.
+        losses: mean final validation loss by candidate; None where a seed did not finish.
+        chosen: the candidate with the lowest mean; None where none finished.
+        at_edge: the chosen one is the first or last of several: a better one may lie outside the list.
+    """
+
+    overrides: list[str]
+    losses: dict[str, float | None]
+    chosen: str | None
+    at_edge: bool
+
+
+def run_tuned(
+    jobs: Sequence[Sequence[str]],
+    tune: Sequence[Override],
+    seeds: Sequence[int],
+    make_engine: Callable[[int], Engine],
+) -> int:
+    """Two sweeps, one to choose and one to report; returns the exit code.
+
+    Args:
+        jobs: the overrides of every job to report.
+        tune: lists of candidate values; all their combinations are tried.
+        seeds: to choose on.
+        make_engine: makes an engine for a number of jobs.
+
+    Raises:
+        UserError: a job is wrong, sets what is to be tuned, or reports a seed that chooses.
+    """
+    jobs = with_name(jobs)
+    candidates = [" ".join(candidate) for candidate in expand(tune, "grid", {})]
+    keys = [override.get_key_element() for override in tune]
+    cells = list(dict.fromkeys(without_seed(job) for job in jobs))
+    check(jobs, keys, seeds)
+    trials = {
+        (cell, candidate): [[*cell, *candidate.split(), f"seed={seed}"] for seed in seeds]
+        for cell in cells
+        for candidate in candidates
+    }
+    flat = [overrides for listed in trials.values() for overrides in listed]
+    ended = run_sweep(flat, make_engine(len(flat)), below=TUNING)
+    if ended.dry:
+        run_sweep(jobs, make_engine(len(jobs)))
+        print(f"of these, each combination with its best of: {', '.join(candidates)}")
+        return 0
+    if ended.code == 130:
+        return 130
+    chosen = choose(cells, candidates, losses_of(trials, ended))
+    config = compose_job(jobs[0]).config
+    sweep = sweep_folder(Path(config.sweep_dir), config.sweep_name)
+    content = {"keys": keys, "seeds": list(seeds), "cells": [asdict(cell) for cell in chosen]}
+    write_json(sweep / "tuning.json", content)
+    show(chosen, candidates)
+    best = {tuple(cell.overrides): cell.chosen for cell in chosen}
+    reported = [[*job, *str(best[without_seed(job)]).split()] for job in jobs if best[without_seed(job)]]
+    if not reported:
+        return 1
+    code = run_sweep(reported, make_engine(len(reported))).code
+    return code or int(len(reported) < len(jobs))
+
+
+def check(jobs: Sequence[Sequence[str]], keys: Sequence[str], seeds: Sequence[int]) -> None:
+    """Refuse jobs that would make the choice unfair or void."""
+    for override in {override for job in jobs for override in job}:
+        key, _, value = override.partition("=")
+        if key in keys:
+            raise UserError(f"{override}: this sweep chooses {key} itself (hydra.sweeper.tune)")
+        if key == "seed" and value in map(str, seeds):
+            raise UserError(
+                f"seed={value} is one that hyperparameters are chosen on (hydra.sweeper.tune_seeds): "
+                "report others, or the comparison is of those that were lucky"
+            )
+    if not seeds:
+        raise UserError("hydra.sweeper.tune needs hydra.sweeper.tune_seeds to choose on, such as [101]")
+
+
+def without_seed(job: Sequence[str]) -> tuple[str, ...]:
+    return tuple(override for override in job if not override.startswith("seed="))
+
+
+def losses_of(
+    trials: dict[tuple[tuple[str, ...], str], list[list[str]]], ended: Ended
+) -> dict[tuple[tuple[str, ...], str], float | None]:
+    """The mean final loss of each cell with each candidate, None where a seed did not finish."""
+    entries, means = iter(ended.jobs), {}
+    for key, listed in trials.items():
+        records = [latest(next(entries)) for _ in listed]
+        done = all(record.get("status") == "finished" for record in records)
+        means[key] = statistics.fmean(r["final_val_loss"] for r in records) if done else None
+    return means
+
+
+def choose(
+    cells: Sequence[tuple[str, ...]],
+    candidates: Sequence[str],
+    losses: dict[tuple[tuple[str, ...], str], float | None],
+) -> list[Cell]:
+    """The candidate with the lowest mean for each cell, of those that finished with every seed."""
+    chosen = []
+    for cell in cells:
+        of_cell = {candidate: losses[cell, candidate] for candidate in candidates}
+        finished = {candidate: loss for candidate, loss in of_cell.items() if loss is not None}
+        best = min(finished, key=lambda candidate: finished[candidate], default=None)
+        at_edge = len(candidates) > 1 and best in (candidates[0], candidates[-1])
+        chosen.append(Cell(list(cell), of_cell, best, at_edge))
+    return chosen
+
+
+def show(cells: Sequence[Cell], candidates: Sequence[str]) -> None:
+    """Which candidate won for which combination."""
+    table = Table(title="chosen on seeds that are not reported", header_style="bold")
+    table.add_column("combination", overflow="fold")
+    for candidate in candidates:
+        table.add_column(candidate, justify="right")
+    same = set.intersection(*(set(cell.overrides) for cell in cells)) if len(cells) > 1 else set()
+    for cell in cells:
+        name = " ".join(override for override in cell.overrides if override not in same)
+        row = []
+        for candidate in candidates:
+            loss = cell.losses[candidate]
+            text = "-" if loss is None else f"{loss:.4f}"
+            row.append(f"[bold]{text}[/bold]" if candidate == cell.chosen else text)
+        table.add_row(f"{name}{'  (at the edge)' if cell.at_edge else ''}", *row)
+    make_console().print(table)
