@@ -6,10 +6,16 @@ import csv
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData  # type: ignore[attr-defined]
+from torch.utils.tensorboard.summary import hparams
 
+from modgpt.composition import PARTS, RUN_KEYS, groups
 from modgpt.files import replaced
+
+NAMED_BY = {*PARTS, "seed"} - {"block"}
 
 
 class RunTensorBoardLogger(TensorBoardLogger):
@@ -23,6 +29,30 @@ class RunTensorBoardLogger(TensorBoardLogger):
     def __init__(self, *, save_dir: str, resume_step: int | None = None) -> None:
         purge = None if resume_step is None else resume_step + 1
         super().__init__(save_dir, name="", version="", default_hp_metric=False, purge_step=purge)
+
+    @rank_zero_only
+    def log_hyperparams(
+        self, params: dict[str, Any], metrics: dict[str, float] | None = None, step: int | None = None
+    ) -> None:
+        """A row of the HParams page, and its columns, which TensorBoard takes from any one run for all.
+
+        So each run declares every group, also one it has no choice in. TensorBoard shows five columns
+        until asked for more, first those that are said to differ: what runs are named by.
+        """
+        if not metrics:
+            return
+        self.log_metrics(metrics, step)
+        everything = dict.fromkeys(set(groups()).difference(RUN_KEYS), "") | params
+        columns, _, _ = hparams(everything, metrics)
+        _, start, end = hparams(params, metrics)
+        plugin = columns.value[0].metadata.plugin_data
+        content = HParamsPluginData.FromString(plugin.content)
+        for info in content.experiment.hparam_infos:
+            info.differs = info.name in NAMED_BY
+        plugin.content = content.SerializeToString()
+        writer = self.experiment._get_file_writer()
+        for summary in (columns, start, end):
+            writer.add_summary(summary, step)
 
     def save(self) -> None:
         """Flush; the run has a `config.yaml` of its own, so no `hparams.yaml` is written."""

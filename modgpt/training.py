@@ -54,6 +54,14 @@ AT_LEAST_ONE = (
     "trainer.log_every_n_steps",
     "trainer.accumulate_grad_batches",
 )
+# What TensorBoard's HParams compare runs by, besides the choices: the same in every run, for its columns
+# come from any one of them.
+COMPARED = (
+    *("seed", "optimizer.lr", "model.d_model", "model.n_layers", "model.n_heads", "model.block_size"),
+    *("data.batch_size", "trainer.max_steps"),
+)
+# What ends a training for which nothing is wrong with it: it can go on.
+STOPPED = (Interrupted, KeyboardInterrupt, SystemExit)
 
 
 @dataclass
@@ -112,7 +120,7 @@ def train(job: Job, folder: Path | None = None) -> Outcome:
         fit(trainer, module, essential, resumed)
     except BaseException as error:
         record.update(
-            status="interrupted" if isinstance(error, Interrupted) else "failed",
+            status="interrupted" if isinstance(error, STOPPED) else "failed",
             reason=f"{type(error).__name__}: {error}",
             finished_at=now(),
             wall_seconds=earlier + time.perf_counter() - started,
@@ -198,7 +206,9 @@ class Essential:
             SelfContained(content),
             self.validations,
             HyperParameters(
-                choices | {"seed": cfg.seed, "parameters": count_parameters(model)},
+                choices
+                | {key: OmegaConf.select(cfg, key) for key in COMPARED}
+                | {"parameters": count_parameters(model)},
                 self.validations,
             ),
             self.stop,

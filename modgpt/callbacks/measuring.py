@@ -158,12 +158,13 @@ class HyperParameters(Callback):
     def __init__(self, parameters: dict[str, Any], validations: Validations) -> None:
         self.parameters, self.validations = parameters, validations
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        # Before the loggers are closed: a writer opened again would hide what a resumed run logged.
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        # Not on_train_end: a run resumed for nothing but its last validation does not train. Not later:
+        # then the loggers are closed, and a writer opened again would hide what a resumed run logged.
         losses = self.validations.losses
-        metrics = {f"hp/{name}": losses.get(name) for name in ("final_val_loss", "best_val_loss")}
-        if None in metrics.values():
+        if losses.get("final_step") != trainer.global_step:
             return
+        metrics = {f"hp/{name}": losses[name] for name in ("final_val_loss", "best_val_loss")}
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.log_hyperparams(self.parameters, metrics, step=trainer.global_step)

@@ -10,6 +10,9 @@ from hydra.core.override_parser.types import Override
 from modgpt.errors import UserError
 
 DESIGNS = ("grid", "one_at_a_time")
+# Below a sweep's folder, the folder of the runs that only choose hyperparameters, and what came of them.
+TUNING = "tuning"
+TUNED = "tuning.json"
 
 
 def expand(overrides: Sequence[Override], design: str, defaults: Mapping[str, str]) -> list[list[str]]:

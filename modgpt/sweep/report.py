@@ -29,6 +29,7 @@ from modgpt.sweep.tables import (
     records,
     shared,
     shown,
+    tuning_rows,
 )
 from modgpt.sweep.words import Words
 
@@ -54,6 +55,7 @@ def write_report(results: Results, statistics: Statistics, words: Words, path: P
         cells=cell_rows(statistics),
         effects=effect_rows(statistics),
         noisy=statistics.noise.sigma is not None,
+        tuned=tuning_rows(results),
         interactions=interaction_rows(statistics),
         maps=heat_maps(statistics),
         failures=failures(rows),

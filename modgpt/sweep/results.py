@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite, prod
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import yaml
 
 from modgpt.composition import PARTS, RUN_KEYS
 from modgpt.errors import UserError
+from modgpt.sweep.design import TUNED, TUNING
 from modgpt.sweep.factors import Factor, defaults, find_budgets, find_factors, plain, select
 
 FINISHED, FAILED, UNREADABLE = "FINISHED", "FAILED", "UNREADABLE"
@@ -45,11 +46,18 @@ class Results:
             numbers and the conditions.
         factors: the columns that vary, groups of the model first.
         folders: where the runs were looked for.
+        tunings: how hyperparameters were chosen, the contents of the `tuning.json` beside runs.
     """
 
     table: pd.DataFrame
     factors: list[Factor]
     folders: list[Path]
+    tunings: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def tuned(self) -> set[str]:
+        """The keys that were chosen for each combination, and so are no factors."""
+        return {key for tuning in self.tunings for key in tuning["keys"]}
 
     @property
     def finished(self) -> pd.DataFrame:
@@ -92,25 +100,41 @@ def load_results(folders: Sequence[Path]) -> Results:
         )
     table = pd.DataFrame(rows)
     table = table.astype({n: "float64" for n in NUMBERS} | {"seed": "Int64", "threads": "Int64"})
-    factors = find_factors(table, [g for g in (*groups, *keys) if g not in NOT_FACTORS])
+    tunings = read_tunings(paths)
+    not_factors = NOT_FACTORS | {key for tuning in tunings for key in tuning["keys"]}
+    factors = find_factors(table, [g for g in (*groups, *keys) if g not in not_factors])
     if table["match"].notna().any():
         unknown = table["status"].map({FINISHED: "none"}).fillna("")
         table["match"] = table["match"].fillna(unknown)
         factors += find_factors(table, ["match"])
-    return Results(table, factors + find_budgets(table, factors), list(folders))
+    return Results(table, factors + find_budgets(table, factors), list(folders), tunings)
 
 
 def find_runs(folders: Iterable[Path]) -> Iterator[Path]:
-    """The folders with a `result.json` below these, each once, in the order of their names."""
+    """The folders with a `result.json` below these, each once, in the order of their names.
+
+    Runs that only chose hyperparameters for others are left out, unless they are what is asked for.
+    """
     seen: set[Path] = set()
     for top in folders:
         for folder, below, files in os.walk(top):
-            below.sort()
+            below[:] = sorted(b for b in below if not (b == TUNING and TUNED in files))
             if "result.json" in files:
                 below.clear()  # a run holds checkpoints, no further runs
                 if (real := Path(folder).resolve()) not in seen:
                     seen.add(real)
                     yield Path(folder)
+
+
+def read_tunings(paths: Iterable[Path]) -> list[dict[str, Any]]:
+    """How the hyperparameters of the runs in these folders were chosen, where they were."""
+    tunings = []
+    for parent in sorted({path.parent for path in paths}):
+        try:
+            tunings.append(json.loads((parent / TUNED).read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            continue
+    return tunings
 
 
 def names_of(paths: list[Path]) -> list[str]:

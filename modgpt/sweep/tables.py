@@ -74,7 +74,17 @@ def job_columns(results: Results) -> list[str]:
     conditions = [c for c in CONDITIONS if table[c].nunique() > 1 and c != "match"]
     reason = ["reason"] if (table["reason"] != "").any() else []
     factors = [factor.name for factor in results.factors]
-    return ["run", LOSS, "status", *factors, "seed", *numbers, *conditions, *reason]
+    return [
+        "run",
+        LOSS,
+        "status",
+        *factors,
+        *sorted(results.tuned),
+        "seed",
+        *numbers,
+        *conditions,
+        *reason,
+    ]
 
 
 def shared(results: Results) -> str:
@@ -150,6 +160,20 @@ def interaction_rows(statistics: Statistics) -> list[dict[str, str]]:
     ]
 
 
+def tuning_rows(results: Results) -> list[dict[str, str]]:
+    """Per combination the mean loss with each candidate, and which was chosen."""
+    rows = []
+    for tuning in results.tunings:
+        cells = tuning["cells"]
+        same = set.intersection(*(set(c["overrides"]) for c in cells)) if len(cells) > 1 else set()
+        for cell in cells:
+            name = " ".join(o for o in cell["overrides"] if o not in same) or "the only one"
+            losses = {c: shown(LOSS, loss) for c, loss in cell["losses"].items()}
+            edge = " (at the edge)" if cell["at_edge"] else ""
+            rows.append({"combination": name} | losses | {"chosen": f"{cell['chosen']}{edge}"})
+    return rows
+
+
 def write_csv(results: Results, path: Path) -> None:
     """Every job with every column, numbers unrounded."""
     table = ranked(results.table).drop(columns=["path"])
@@ -174,6 +198,8 @@ def write_markdown(results: Results, statistics: Statistics, words: Words, path:
             "the costs are those of the same pairs.",
             markdown(effect_rows(statistics)),
         ]
+    if tuned := tuning_rows(results):
+        parts += ["## Chosen hyperparameters", words.tuning, markdown(tuned)]
     if interactions := interaction_rows(statistics):
         parts += ["## Interactions", markdown(interactions)]
     columns = job_columns(results)

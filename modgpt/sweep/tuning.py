@@ -13,12 +13,10 @@ from rich.table import Table
 from modgpt.composition import compose_job
 from modgpt.errors import UserError
 from modgpt.files import write_json
-from modgpt.sweep.design import expand
+from modgpt.sweep.design import TUNED, TUNING, expand
 from modgpt.sweep.display import make_console
 from modgpt.sweep.launch import Ended, run_sweep, sweep_folder, with_name
 from modgpt.sweep.progress import Engine, latest
-
-TUNING = "tuning"  # the folder, below the sweep's, of the runs that only choose
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ def run_tuned(
     config = compose_job(jobs[0]).config
     sweep = sweep_folder(Path(config.sweep_dir), config.sweep_name)
     content = {"keys": keys, "seeds": list(seeds), "cells": [asdict(cell) for cell in chosen]}
-    write_json(sweep / "tuning.json", content)
+    write_json(sweep / TUNED, content)
     show(chosen, candidates)
     best = {tuple(cell.overrides): cell.chosen for cell in chosen}
     reported = [[*job, *str(best[without_seed(job)]).split()] for job in jobs if best[without_seed(job)]]

@@ -19,13 +19,14 @@ class Words:
 
     jobs: str
     match: str
+    tuning: str
     noise: str
     meaning: str
     cautions: list[str]
 
     @property
     def paragraphs(self) -> list[str]:
-        return [text for text in (self.jobs, self.match, self.noise, self.meaning) if text]
+        return [text for text in (self.jobs, self.match, self.tuning, self.noise, self.meaning) if text]
 
 
 def describe(results: Results, statistics: Statistics) -> Words:
@@ -33,6 +34,7 @@ def describe(results: Results, statistics: Statistics) -> Words:
     return Words(
         jobs=jobs(results, statistics),
         match=match(results),
+        tuning=tuning(results),
         noise=noise(statistics),
         meaning=meaning(results, statistics),
         cautions=list(cautions(results, statistics)),
@@ -74,6 +76,19 @@ def match(results: Results) -> str:
     return f"{asked} Over the finished runs: {'; '.join(spreads)}." if spreads else asked
 
 
+def tuning(results: Results) -> str:
+    """How hyperparameters were chosen for each combination, where they were."""
+    sentences = []
+    for chosen in results.tunings:
+        candidates = ", ".join(chosen["cells"][0]["losses"])
+        seeds = ", ".join(map(str, chosen["seeds"]))
+        sentences.append(
+            f"Each combination was trained with its own best of {candidates}: the lowest mean final "
+            f"loss over seeds {seeds}, none of which is reported here."
+        )
+    return " ".join(sentences)
+
+
 def noise(statistics: Statistics) -> str:
     found = statistics.noise
     if statistics.cells.empty:
@@ -105,9 +120,11 @@ def meaning(results: Results, statistics: Statistics) -> str:
     tokens = rows["tokens_seen"].dropna()
     low, high = (tokens.min(), tokens.max()) if len(tokens) else (0, 0)
     budget = f"{low:,.0f}" if low == high else f"{low:,.0f} to {high:,.0f}"
+    kept = "these other hyperparameters" if results.tuned else "these hyperparameters"
+    wants = "other values of those" if results.tuned else "another learning rate"
     regime = (
-        f"The numbers hold for this corpus, these sizes, these hyperparameters and a budget of {budget} "
-        "tokens per run: an option that wants another learning rate, a larger model or more tokens is "
+        f"The numbers hold for this corpus, these sizes, {kept} and a budget of {budget} "
+        f"tokens per run: an option that wants {wants}, a larger model or more tokens is "
         "judged without them."
     )
     designed = [f for f in statistics.factors if f.designed]
@@ -158,6 +175,12 @@ def cautions(results: Results, statistics: Statistics):
         differ.append("revision of the code")
     if differ:
         yield f"The finished runs differ in {', '.join(differ)}."
+    edges = sum(cell["at_edge"] for tuning in results.tunings for cell in tuning["cells"])
+    if edges:
+        yield (
+            f"{several(edges, 'combination')} chose the first or last value on the list of "
+            f"{', '.join(sorted(results.tuned))}: a better one may lie outside it."
+        )
     for factor in statistics.factors:
         if not factor.designed:
             yield (

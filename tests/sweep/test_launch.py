@@ -7,70 +7,17 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from modgpt.checkpoint import model_weights, read_checkpoint
 from modgpt.composition import ROOT
+from tests.sweep.script import finish, leases, records, start, sweep, wait_for
 
 pytestmark = pytest.mark.slow  # each sweep starts the real program
-
-
-@pytest.fixture
-def arguments(corpus: Path, tmp_path: Path) -> list[str]:
-    return [
-        "data=text", f"data.path={corpus}", f"sweep_dir={tmp_path}", "sweep_name=s", "model.d_model=16",
-        "model.n_layers=1", "model.n_heads=2", "model.block_size=8", "data.batch_size=4",
-        "trainer.max_steps=20", "schedule.warmup_steps=2", "trainer.val_check_interval=10",
-        "trainer.accelerator=cpu", "model.dropout=0.1", "callbacks.last.every_n_train_steps=50",
-        "callbacks.sample.length=5",
-    ]  # fmt: skip
-
-
-def start(*arguments: str) -> subprocess.Popen[str]:
-    """A sweep as a user starts it, in a process group of its own."""
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "scripts/train.py"), "-m", *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-
-
-def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=240)
-    return process.returncode, out, err
-
-
-def sweep(*arguments: str) -> tuple[int, str, str]:
-    return finish(start(*arguments))
-
-
-def records(folder: Path) -> dict[str, dict[str, Any]]:
-    return {p.parent.name: json.loads(p.read_text()) for p in sorted(folder.glob("s/*/result.json"))}
-
-
-def wait_for(condition: Any, seconds: float = 60) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := condition():
-            return found
-        time.sleep(0.02)
-    raise AssertionError("it never came to that")
-
-
-def leases(folder: Path) -> Iterator[int]:
-    for path in folder.glob("s/*/lease.json"):
-        try:
-            yield int(json.loads(path.read_text())["pid"])
-        except (OSError, ValueError):
-            continue
 
 
 def test_a_sweep_runs_each_job_and_a_second_one_none(arguments: list[str], tmp_path: Path) -> None:
@@ -237,6 +184,67 @@ def in_the_middle(folder: Path) -> list[str]:
         if status == "running" and (path.parent / "checkpoints" / "last.ckpt").exists():
             jobs.append(path.parent.name)
     return jobs
+
+
+def test_a_job_out_of_memory_beside_others_runs_again_alone(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    """A job that finds its device full while another one is on it gets the device for itself."""
+    greedy = [
+        "+callbacks.greedy._target_=tests.sweep.greedy.Greedy",
+        f"+callbacks.greedy.sweep={tmp_path / 's'}",
+    ]
+    code, out, err = sweep("seed=1,2,3", *arguments, *greedy, "trainer.max_steps=100",
+                           "hydra.launcher.n_jobs=3", PYTHONPATH=str(ROOT))  # fmt: skip
+    assert code == 0, err
+    assert "3 finished, 0 failed" in out
+    logs = [p.read_text() for p in tmp_path.glob("s/*/log.txt")]
+    assert sum("OutOfMemoryError" in log for log in logs) >= 2, "some met, and gave way"
+
+
+def test_a_job_out_of_memory_alone_has_failed(arguments: list[str], tmp_path: Path) -> None:
+    greedy = ["+callbacks.greedy._target_=tests.sweep.greedy.Greedy", "+callbacks.greedy.sweep=null"]
+    code, _, err = sweep("seed=1", *arguments, *greedy, PYTHONPATH=str(ROOT))
+    assert code == 1
+    assert "OutOfMemoryError" in err and err.count("FAILED") == 1
+
+
+def test_a_job_on_two_devices_computes_what_it_does_on_one(arguments: list[str], tmp_path: Path) -> None:
+    """DDP inside a sweep: the further process runs the job, not the sweep, on its share of a batch."""
+    command = ("ffn=standard,moe", *arguments, "model.dropout=0", "hydra.launcher.n_jobs=1")
+    code, _, err = sweep(*command)
+    assert code == 0, err
+    code, out, err = sweep(*command, "trainer.devices=2", "sweep_name=two")
+    assert code == 0, err
+    assert "2 finished, 0 failed" in out
+    for name, one in records(tmp_path).items():
+        two = json.loads((tmp_path / "two" / name / "result.json").read_text())
+        assert two["tokens_seen"] == one["tokens_seen"]
+        # The balance loss is not linear in the batch: each process balances its own share.
+        close = 1e-5 if one["choices"]["ffn"] == "standard" else 2e-2
+        assert abs(two["final_val_loss"] - one["final_val_loss"]) < close
+        assert two["final_val_loss"] != one["final_val_loss"], "other sums: it was not the same process"
+        log = (tmp_path / "two" / name / "log.txt").read_text()
+        assert log.count("step 20  val/loss") == 1 and "jobs of this sweep" not in log
+
+
+def test_a_job_on_two_devices_stops_and_goes_on(arguments: list[str], tmp_path: Path) -> None:
+    command = ("seed=1", *arguments, "model.dropout=0", "trainer.max_steps=200", "trainer.devices=2")
+    process = start(*command)
+    wait_for(lambda: list(tmp_path.glob("s/*/checkpoints/last.ckpt")))
+    os.killpg(process.pid, signal.SIGINT)
+    code, _, err = finish(process)
+    assert code == 130, err
+    (record,) = records(tmp_path).values()
+    assert record["status"] == "interrupted"
+    code, _, err = sweep(*command)
+    assert code == 0, err
+    (record,) = records(tmp_path).values()
+    assert record["status"] == "finished" and record["resumed_at_steps"]
+    code, _, err = sweep(*command, "sweep_name=undisturbed")
+    assert code == 0, err
+    (other,) = tmp_path.glob("undisturbed/*/result.json")
+    assert json.loads(other.read_text())["final_val_loss"] == record["final_val_loss"]
 
 
 def test_names_of_sweeps_never_meet() -> None:
