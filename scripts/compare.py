@@ -1,4 +1,4 @@
-"""Compare trained runs: python scripts/compare.py FOLDER [FOLDER …] [--out FOLDER]."""
+"""Compare trained runs: python scripts/compare.py FOLDER [FOLDER …] [--out FOLDER] [--figures png]."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "folders", nargs="+", type=Path, metavar="FOLDER", help="of a sweep, or of a run"
     )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: the first folder")
+    parser.add_argument(
+        "--figures", choices=("png", "svg", "pdf"), help="also draw the figures, in this format"
+    )
     return parser.parse_args(argv)
 
 
@@ -33,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     from modgpt.sweep.comparison import compare
 
     try:
-        compare(arguments.folders, arguments.out)
+        compare(arguments.folders, arguments.out, figures=arguments.figures)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

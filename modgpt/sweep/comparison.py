@@ -10,16 +10,22 @@ from rich.console import Console
 
 from modgpt.errors import UserError
 
-NEEDED = ("pandas", "scipy", "statsmodels", "plotly", "jinja2")
+NEEDED = ("pandas", "scipy", "statsmodels", "plotly", "jinja2", "matplotlib")
 
 
-def compare(folders: Sequence[Path], out: Path | None = None, console: Console | None = None) -> Path:
+def compare(
+    folders: Sequence[Path],
+    out: Path | None = None,
+    console: Console | None = None,
+    figures: str | None = None,
+) -> Path:
     """Write `results.csv`, `results.md` and `report.html`, and print the top of the table.
 
     Args:
         folders: of sweeps or of single runs, searched downwards.
         out: where to write; None for the first of the folders.
         console: where to print; None for the standard output.
+        figures: also draw them, in this format: png, svg or pdf.
 
     Returns:
         The report.
@@ -45,6 +51,10 @@ def compare(folders: Sequence[Path], out: Path | None = None, console: Console |
         write_csv(results, out / "results.csv")
         write_markdown(results, statistics, words, out / "results.md")
         write_report(results, statistics, words, out / "report.html")
+        if figures is not None:
+            from modgpt.sweep.figures import write_figures
+
+            write_figures(results, statistics, out, figures)
     except OSError as error:
         raise UserError(f"cannot write to {out}: {error.strerror}") from error
     print_top(console, results, statistics, words)

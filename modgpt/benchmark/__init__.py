@@ -1,0 +1,1 @@
+"""Measurements of the product itself, printed by scripts/benchmark.py."""

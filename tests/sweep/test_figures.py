@@ -1,0 +1,57 @@
+"""The figures of a comparison: drawn from its numbers, each only where there is something to show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from PIL import Image
+
+from modgpt.sweep.figures import FORMATS, figures, main_effects, pareto, write_figures
+from modgpt.sweep.results import load_results
+from modgpt.sweep.statistics import analyse
+from tests.sweep.synthetic import main as make
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sweep")
+    make(str(folder), "216")
+    return folder
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_figure_is_written(sweep: Path, tmp_path: Path, form: str) -> None:
+    results = load_results([sweep])
+    written = write_figures(results, analyse(results), tmp_path, form)
+    assert sorted(p.name for p in written) == [
+        f"{name}.{form}" for name in ("costs", "curves", "main_effects", "pairs")
+    ]
+    if form == "png":
+        for path in written:
+            pixels = np.asarray(Image.open(path).convert("L"))
+            assert pixels.shape[1] > 800 and (pixels < 128).mean() > 0.001, f"{path.name} is empty"
+
+
+def test_the_effects_drawn_are_those_of_the_table(sweep: Path) -> None:
+    results = load_results([sweep])
+    statistics = analyse(results)
+    figure = main_effects(statistics, statistics.factors)
+    (ax,) = figure.axes
+    drawn = {float(np.ravel(line.get_xdata())[0]) for line in ax.lines if line.get_marker() == "o"}
+    plt.close(figure)
+    assert drawn == set(statistics.effects["difference"].dropna())
+
+
+def test_one_run_has_nothing_to_compare(sweep: Path) -> None:
+    results = load_results([next(sweep.iterdir())])
+    assert not list(figures(results, analyse(results)))
+
+
+@pytest.mark.parametrize(("more_is_better", "front"), [(False, [1, 0, 3]), (True, [4, 3])])
+def test_the_pareto_front(more_is_better: bool, front: list[int]) -> None:
+    cost = np.array([2.0, 1.0, 3.0, 4.0, 5.0, np.nan])
+    loss = np.array([0.8, 0.9, 0.85, 0.7, 0.75, 0.1])
+    assert pareto(cost, loss, more_is_better) == front
