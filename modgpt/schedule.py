@@ -23,6 +23,47 @@ def cosine(step: int, *, warmup_steps: int, max_steps: int, final: float) -> flo
     Raises:
         ValueError: warmup_steps is negative or not below max_steps, or final is not in [0, 1].
     """
+    _check_decay(warmup_steps, max_steps, final)
+    if step < warmup_steps:
+        return warmup(step, warmup_steps)
+    progress = min(1.0, (step - warmup_steps) / (max_steps - warmup_steps))
+    return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def linear(step: int, *, warmup_steps: int, max_steps: int, final: float) -> float:
+    """A straight line from 1 after the warm-up down to `final` at the last step: with `final=0`, what
+    theory recommends for a known budget (Defazio et al. 2023, "Optimal linear decay").
+
+    Raises:
+        ValueError: as `cosine`.
+    """
+    _check_decay(warmup_steps, max_steps, final)
+    if step < warmup_steps:
+        return warmup(step, warmup_steps)
+    progress = min(1.0, (step - warmup_steps) / (max_steps - warmup_steps))
+    return 1 - (1 - final) * progress
+
+
+def wsd(step: int, *, warmup_steps: int, max_steps: int, final: float, decay_share: float) -> float:
+    """Warm-up, stable, decay: 1 until the last `decay_share` of the steps, then a straight line down to
+    `final` (MiniCPM, Hu et al. 2024, section 4). A run can be prolonged from where it is still stable.
+
+    Raises:
+        ValueError: as `cosine`, or decay_share is not in (0, 1].
+    """
+    _check_decay(warmup_steps, max_steps, final)
+    if not 0 < decay_share <= 1:
+        raise ValueError(f"schedule.decay_share must lie in (0, 1], got {decay_share}")
+    remaining = max(0.0, (max_steps - step) / (decay_share * max_steps))
+    return min(warmup(step, warmup_steps), final + (1 - final) * min(1.0, remaining))
+
+
+def _check(warmup_steps: int) -> None:
+    if warmup_steps < 0:
+        raise ValueError(f"schedule.warmup_steps must not be negative, got {warmup_steps}")
+
+
+def _check_decay(warmup_steps: int, max_steps: int, final: float) -> None:
     _check(warmup_steps)
     if warmup_steps >= max_steps:
         raise ValueError(
@@ -30,12 +71,3 @@ def cosine(step: int, *, warmup_steps: int, max_steps: int, final: float) -> flo
         )
     if not 0 <= final <= 1:
         raise ValueError(f"schedule.final must lie in [0, 1], got {final}")
-    if step < warmup_steps:
-        return warmup(step, warmup_steps)
-    progress = min(1.0, (step - warmup_steps) / (max_steps - warmup_steps))
-    return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
-
-
-def _check(warmup_steps: int) -> None:
-    if warmup_steps < 0:
-        raise ValueError(f"schedule.warmup_steps must not be negative, got {warmup_steps}")

@@ -28,7 +28,7 @@ from modgpt import build_model, load_run
 from modgpt.callbacks.resuming import Interrupted
 from modgpt.checkpoint import model_weights, read_checkpoint
 from modgpt.cli import main, with_saved_overrides
-from modgpt.composition import ROOT, compose_job
+from modgpt.composition import ROOT, compose_job, options
 from modgpt.data.datamodule import read_text
 from modgpt.training import Outcome, train
 from tests.compositions import GROUPS, combinations, name_of
@@ -74,6 +74,17 @@ def test_thirty_steps_lower_the_loss(choices: dict[str, str], overrides: Overrid
     assert start == pytest.approx(math.log(len(outcome.data.tokenizer)), abs=0.2), "a uniform guess"
     assert end < start - 0.5
     assert outcome.result["status"] == "finished"
+
+
+RECIPES = list(itertools.product(options("optimizer"), options("schedule")))
+
+
+@pytest.mark.parametrize(("optimizer", "schedule"), RECIPES)
+def test_every_recipe_lowers_the_loss(optimizer: str, schedule: str, overrides: Overrides) -> None:
+    arguments = [f"optimizer={optimizer}", f"schedule={schedule}", "run_name=r"]
+    outcome = run(overrides(*arguments, "trainer.log_every_n_steps=1"))
+    train_losses = losses(outcome.folder, "train/loss")
+    assert train_losses[-1] < train_losses[0] - 0.3
 
 
 def test_all_pairs_are_covered() -> None:
@@ -136,16 +147,17 @@ RESUMED = [
     ("trainer.val_check_interval=5 data.eval_batch_size=3", 15),  # and others were before
     ("attention=linear ffn=moe norm=scalenorm pos=alibi", 7),
     ("attention=local_window ffn=standard norm=layernorm pos=learned", 22),
+    ("optimizer=muon schedule=wsd ffn=moe", 11),
     ("trainer.accumulate_grad_batches=3", 1),
     ("trainer.accumulate_grad_batches=3", 15),
 ]
 
 
-@pytest.mark.parametrize(("options", "step"), RESUMED, ids=str)
+@pytest.mark.parametrize(("recipe", "step"), RESUMED, ids=str)
 def test_a_resumed_run_ends_with_the_same_bits(
-    options: str, step: int, overrides: Overrides, monkeypatch: pytest.MonkeyPatch
+    recipe: str, step: int, overrides: Overrides, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = [*options.split(), "model.dropout=0.1"]
+    arguments = [*recipe.split(), "model.dropout=0.1"]
     straight = run(overrides(*arguments, "run_name=straight"))
     folder = interrupted_run(overrides(*arguments, "run_name=stopped"), step, monkeypatch)
     record = json.loads((folder / "result.json").read_text())
