@@ -160,9 +160,24 @@ def settle(config: DictConfig) -> DictConfig:
 
 
 def best_precision(accelerator: str) -> str:
-    """bf16-mixed on a CUDA device that has it, fp32 elsewhere."""
-    on_cuda = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    return "bf16-mixed" if on_cuda and torch.cuda.is_bf16_supported() else "32-true"
+    """bf16-mixed where the hardware multiplies bf16 matrices, fp32 elsewhere.
+
+    That is a CUDA device with bf16, or a processor with AMX. A fixed rule, so that it is the same for
+    every run on a machine; `trainer.precision` overrides it.
+    """
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
+    if accelerator in ("auto", "mps") and torch.backends.mps.is_available():
+        return "32-true"
+    return "bf16-mixed" if has_amx() else "32-true"
+
+
+def has_amx() -> bool:
+    """Whether the processor multiplies tiles of bf16 (Intel's AMX); Linux tells."""
+    try:
+        return "amx_bf16" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
 
 
 def build_module(cfg: DictConfig) -> LitGPT:

@@ -184,6 +184,8 @@ def softmax_attention(
     if bias is not None:
         mask = bias if allowed is None else bias.masked_fill(~allowed, float("-inf"))
         mask = mask.to(q.dtype)
+    if q.dtype == torch.bfloat16 and q.device.type == "cpu" and q.requires_grad:
+        return by_products(q, k, v, mask, scale, dropout, is_causal)
     return F.scaled_dot_product_attention(
         q,
         k,
@@ -194,3 +196,30 @@ def softmax_attention(
         scale=scale,
         enable_gqa=q.shape[1] != k.shape[1],
     )
+
+
+def by_products(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    scale: float | None,
+    dropout: float,
+    is_causal: bool,
+) -> Tensor:
+    """Softmax attention as two matrix products: the CPU's fused kernel is slow backwards in bf16."""
+    b, h, n, d = q.shape
+    if k.shape[1] != h:
+        k, v = (x.repeat_interleave(h // k.shape[1], dim=1) for x in (k, v))
+    if is_causal:
+        mask = torch.ones(n, k.shape[2], dtype=torch.bool).tril()
+    if mask is None:
+        mask = torch.zeros(n, k.shape[2], dtype=q.dtype)
+    elif mask.dtype == torch.bool:
+        mask = torch.zeros(mask.shape, dtype=q.dtype).masked_fill(~mask, float("-inf"))
+    added = mask.expand(b, h, -1, -1).flatten(0, 1)  # (B·H,Tq,Tk)
+    scores = torch.baddbmm(
+        added, q.flatten(0, 1), k.flatten(0, 1).mT, alpha=d**-0.5 if scale is None else scale
+    )
+    weights = F.dropout(scores.softmax(-1), dropout)
+    return (weights @ v.flatten(0, 1)).unflatten(0, (b, h))

@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from modgpt.attention.base import Attention
+from modgpt import build_model, compose
+from modgpt.attention import base
+from modgpt.attention.base import Attention, by_products
 from modgpt.composition import options
 from modgpt.pos.base import Position
 from modgpt.state import State
@@ -304,14 +307,24 @@ def test_linear_keeps_its_sums_in_fp32() -> None:
 @every_position
 @every_option
 def test_bf16_is_near_fp32(option: str, pos: str) -> None:
-    pair, x = Pair(option, pos), inputs(11)
-    with torch.no_grad():
-        wanted = pair.fast(x)[0]
-        with torch.autocast("cpu", torch.bfloat16):
-            got = pair.fast(x)[0]
-    assert got.dtype == torch.bfloat16
-    error = (got - wanted).square().mean().sqrt() / wanted.square().mean().sqrt()
-    assert error < 0.03
+    """Forwards alone, as in validation, and with gradients, which may take another way."""
+    pair, x = Pair(option, pos), inputs(11).requires_grad_()
+    wanted = pair.fast(x)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        got = pair.fast(x)[0]
+        with torch.no_grad():
+            alone = pair.fast(x)[0]
+    assert got.dtype == alone.dtype == torch.bfloat16
+    assert relative_error(got, wanted) < 0.03 and relative_error(alone, wanted) < 0.03
+    toward = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(1))
+    (gradient,) = torch.autograd.grad(wanted, x, toward)
+    (in_bf16,) = torch.autograd.grad(got, x, toward.to(got.dtype))
+    assert relative_error(in_bf16, gradient) < 0.03
+
+
+def relative_error(got: Tensor, wanted: Tensor) -> float:
+    error = (got - wanted).detach().square().mean() / wanted.detach().square().mean()
+    return float(error.sqrt())
 
 
 # --- errors ---------------------------------------------------------------------------------------
@@ -345,3 +358,49 @@ def test_sizes_that_do_not_fit(option: str, sizes: dict[str, Any], message: str)
 def test_knobs_that_cannot_be(option: str, knobs: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         Pair(option, **knobs)
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+@pytest.mark.parametrize("kind", ["causal", "allowed", "bias", "both", "none"])
+def test_products_equal_the_fused_kernel(kind: str, kv_heads: int) -> None:
+    """The way the CPU takes in bf16, held in fp64 to the kernel it stands for: outputs and gradients."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
+
+    q, k, v = normal(2, 4, 7, 6), normal(2, kv_heads, 7, 6), normal(2, kv_heads, 7, 6)
+    allowed = torch.ones(7, 7, dtype=torch.bool).tril()
+    bias = torch.randn(4, 7, 7, generator=generator, dtype=torch.float64)
+    mask = {"allowed": allowed, "bias": bias, "both": bias.masked_fill(~allowed, float("-inf"))}.get(
+        kind
+    )
+    causal = kind == "causal"
+    scale = 0.3 if kind == "bias" else None
+    got = by_products(q, k, v, mask, scale, 0.0, causal)
+    wanted = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=True
+    )
+    torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)
+    toward = torch.randn(got.shape, generator=generator, dtype=torch.float64)
+    for a, b in zip(
+        torch.autograd.grad(got, (q, k, v), toward),
+        torch.autograd.grad(wanted, (q, k, v), toward),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)
+
+
+def test_bf16_training_takes_the_products_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(base, "by_products", lambda *args: calls.append(1) or by_products(*args))
+    model = build_model(compose(["model.n_layers=1"]), vocab_size=5)
+    tokens = torch.zeros(1, 8, dtype=torch.long)
+    model(tokens)
+    assert not calls, "in fp32 the fused kernel is the faster one"
+    with torch.autocast("cpu", torch.bfloat16):
+        model(tokens)
+        assert len(calls) == 1
+        with torch.no_grad():
+            model(tokens)
+    assert len(calls) == 1, "and forwards it is so in bf16 too"

@@ -211,7 +211,8 @@ def test_a_job_out_of_memory_alone_has_failed(arguments: list[str], tmp_path: Pa
 
 def test_a_job_on_two_devices_computes_what_it_does_on_one(arguments: list[str], tmp_path: Path) -> None:
     """DDP inside a sweep: the further process runs the job, not the sweep, on its share of a batch."""
-    command = ("ffn=standard,moe", *arguments, "model.dropout=0", "hydra.launcher.n_jobs=1")
+    command = ("ffn=standard,moe", *arguments, "model.dropout=0", "trainer.precision=32-true",
+               "hydra.launcher.n_jobs=1")  # fmt: skip
     code, _, err = sweep(*command)
     assert code == 0, err
     code, out, err = sweep(*command, "trainer.devices=2", "sweep_name=two")
