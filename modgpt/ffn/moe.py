@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from modgpt.cost import Cost, count_parameters
 from modgpt.ffn.base import DenseFeedForward, FeedForward, checked_hidden
 
+EVEN = 64  # rows
+
 
 class GroupedLinear(nn.Module):
     """E linear layers in one: row n of the input meets the weights of the expert that owns it.
@@ -46,6 +48,15 @@ class GroupedLinear(nn.Module):
             return y
         counts = ends.diff(prepend=ends.new_zeros(1))
         return y + bias.to(y.dtype).repeat_interleave(counts, dim=0, output_size=len(y))
+
+
+def wants_even_groups(x: Tensor) -> bool:
+    """Whether every expert's rows are filled up with zeros to a multiple of `EVEN`.
+
+    In bf16 the CPU's library compiles a kernel for every new number of rows, and numbers of rows are new
+    at every step: that takes most of the time, and hundreds of megabytes.
+    """
+    return x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
 
 
 class MixtureOfExperts(FeedForward):
@@ -138,10 +149,17 @@ class MixtureOfExperts(FeedForward):
         """Each token through its experts, weighted by its gates: (N,C) -> (N,C)."""
         owner, order = chosen.flatten().sort(stable=True)  # (N·k,) rows of one expert side by side
         row = order // self.top_k  # the token behind each row
-        ends = torch.searchsorted(
-            owner, torch.arange(self.n_experts, device=owner.device), right=True, out_int32=True
-        )
-        y = self.experts.transform(tokens[row], ends)
+        counts = torch.bincount(owner, minlength=self.n_experts)  # (E,)
+        ends = counts.cumsum(0)
+        if wants_even_groups(tokens):
+            room = counts.add(EVEN - 1).div(EVEN, rounding_mode="floor") * EVEN
+            ends_even = room.cumsum(0)
+            moved = (ends_even - room) - (ends - counts)  # how far each expert's rows make way
+            place = torch.arange(len(owner), device=owner.device) + moved[owner]
+            x = tokens.new_zeros(int(ends_even[-1]), tokens.shape[1]).index_copy(0, place, tokens[row])
+            y = self.experts.transform(x, ends_even.int())[place]
+        else:
+            y = self.experts.transform(tokens[row], ends.int())
         y = y * gates.flatten()[order].unsqueeze(-1).type_as(y)
         return torch.zeros_like(tokens, dtype=y.dtype).index_add(0, row, y)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from modgpt.composition import options
+from modgpt.ffn import moe
 from tests.reference import (
     FFN,
     assert_same,
@@ -226,6 +227,22 @@ def test_routes_in_bf16_as_in_fp32() -> None:
         _, got = module(x)
     for name in wanted:
         assert torch.equal(got[name], wanted[name]), name
+
+
+@pytest.mark.parametrize("expert", ["standard", "swiglu"])
+def test_moe_with_groups_filled_up_is_the_same(expert: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the CPU does in bf16, held in fp32 to what it does otherwise: outputs and gradients."""
+    node = configured("ffn", "moe", expert=configured("ffn", expert, bias=True))
+    module = component(node, d_model=C)
+    x = torch.randn(3, 70, C, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    results = []
+    for even in (False, True):
+        monkeypatch.setattr(moe, "wants_even_groups", lambda x, even=even: even)
+        y, _ = module(x)
+        gradients = torch.autograd.grad(y.square().sum(), [x, *module.experts.parameters()])
+        results.append([y, *gradients])
+    for plain, filled in zip(*results, strict=True):
+        torch.testing.assert_close(filled, plain, rtol=1e-5, atol=1e-6)
 
 
 # --- errors ---------------------------------------------------------------------------------------
