@@ -4,6 +4,7 @@
 # module, and dataclasses look the names in such annotations up there.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -25,6 +26,20 @@ class WorkersConfig:
 
 
 @dataclass
+class RayConfig:
+    """`hydra/launcher=ray`: each job a Ray task, on this machine or on the cluster at `address`.
+
+    `gpus_per_job` may be a part of 1, for several jobs on each GPU.
+    """
+
+    _target_: str = "hydra_plugins.modgpt_sweep.RayLauncher"
+    address: str | None = None
+    cpus_per_job: int = 1
+    gpus_per_job: float | None = None
+    timeout: float | None = None
+
+
+@dataclass
 class AblationConfig:
     """`hydra/sweeper=ablation`: `params` lists values, `design` says how they are combined.
 
@@ -36,6 +51,21 @@ class AblationConfig:
     params: dict[str, Any] = field(default_factory=dict)
     tune: dict[str, Any] = field(default_factory=dict)
     tune_seeds: list[int] = field(default_factory=list)
+
+
+@dataclass
+class OptunaConfig:
+    """`hydra/sweeper=optuna`: trials of what `params` lists, each drawn from what the others came to.
+
+    `batch` trials are drawn at a time; null for as many as run at once.
+    """
+
+    _target_: str = "hydra_plugins.modgpt_sweep.OptunaSweeper"
+    n_trials: int = 20
+    params: dict[str, Any] = field(default_factory=dict)
+    sampler: str = "tpe"
+    seed: int = 0
+    batch: int | None = None
 
 
 class EngineLauncher(Launcher):
@@ -66,6 +96,29 @@ class WorkersLauncher(EngineLauncher):
         from modgpt.sweep.pool import Workers
 
         return Workers(most, **self.options)
+
+
+class RayLauncher(EngineLauncher):
+    """See `modgpt.sweep.ray_tasks`."""
+
+    def __init__(
+        self,
+        address: str | None,
+        cpus_per_job: int,
+        gpus_per_job: float | None,
+        timeout: float | None,
+    ) -> None:
+        self.options = {"address": address, "timeout": timeout}
+        self.options |= {"cpus_per_job": cpus_per_job, "gpus_per_job": gpus_per_job}
+
+    def engine(self, most: int) -> Any:
+        from modgpt.errors import UserError
+
+        if find_spec("ray") is None:
+            raise UserError("hydra/launcher=ray needs ray: install with pip install -e '.[ray]'")
+        from modgpt.sweep.ray_tasks import RayTasks
+
+        return RayTasks(most, **self.options)
 
 
 class EngineSweeper(Sweeper):
@@ -115,5 +168,28 @@ class AblationSweeper(EngineSweeper):
             raise SystemExit(code)
 
 
+class OptunaSweeper(EngineSweeper):
+    """See `modgpt.sweep.search`."""
+
+    def __init__(
+        self, n_trials: int, params: dict[str, Any], sampler: str, seed: int, batch: int | None
+    ) -> None:
+        self.params = params
+        self.settings = {"n_trials": n_trials, "sampler": sampler, "seed": seed, "batch": batch}
+
+    def sweep(self, arguments: list[str]) -> Any:
+        from modgpt.errors import UserError
+
+        if find_spec("optuna") is None:
+            raise UserError("hydra/sweeper=optuna needs optuna: install with pip install -e '.[optuna]'")
+        from modgpt.sweep.search import Settings, search
+
+        code = search(self.parse(self.params, arguments), Settings(**self.settings), self.engine)
+        if code:
+            raise SystemExit(code)
+
+
 ConfigStore.instance().store(group="hydra/launcher", name="workers", node=WorkersConfig)
+ConfigStore.instance().store(group="hydra/launcher", name="ray", node=RayConfig)
 ConfigStore.instance().store(group="hydra/sweeper", name="ablation", node=AblationConfig)
+ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=OptunaConfig)

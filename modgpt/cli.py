@@ -95,17 +95,14 @@ def run_job_of_sweep(job: Job) -> int:
     """Train a job that a sweep has planned, in its own folder; the exit code.
 
     It runs in whatever process a launcher of Hydra's has made for it, or is one of several processes of
-    one job, of which the first has claimed the folder.
+    one job, of which the first claims the folder.
     """
     from modgpt.distributed import is_leader
-    from modgpt.sweep.worker import DONE, HELD, attempt
-    from modgpt.training import train
+    from modgpt.sweep.queued import attempt_queued, follow
 
     folder = Path(job.config.job_folder)
-    if not is_leader():
-        train(job, folder)
-        return 0
-    return 0 if attempt(job, folder, log=False) in (DONE, HELD) else 1
+    job.config.job_folder = None  # its folder is no part of a job: all launchers run the same one
+    return attempt_queued(job, folder) if is_leader() else follow(job, folder)
 
 
 def override_arguments(arguments: list[str]) -> list[str]:

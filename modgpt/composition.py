@@ -202,6 +202,11 @@ def explain(error: Exception, overrides: Sequence[str]) -> UserError:
         key = override.key_or_group
         if f"Could not override '{key}'" in str(error):
             return UserError(unknown_key(key, overrides))
+    for launcher in ("submitit_slurm", "submitit_local"):
+        if f"Could not find 'hydra/launcher/{launcher}'" in str(error):
+            return UserError(
+                f"hydra/launcher={launcher} needs submitit: install with pip install -e '.[slurm]'"
+            )
     return UserError(str(error))
 
 

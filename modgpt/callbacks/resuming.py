@@ -61,6 +61,8 @@ class Interrupted(Exception):
 class StopOnSignal(Callback):
     """On Ctrl-C or SIGTERM: finish the step, save, stop. A second Ctrl-C stops at once.
 
+    Likewise on SIGUSR2 where that is answered, by submitit: Slurm is about to end the job.
+
     In the middle of a step weights and optimizer may disagree; between two steps nothing is lost.
 
     Attributes:
@@ -75,7 +77,10 @@ class StopOnSignal(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # Not earlier: Lightning would take our handlers for the original ones, and give those back.
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        signals = [signal.SIGINT, signal.SIGTERM]
+        if callable(signal.getsignal(signal.SIGUSR2)):
+            signals.append(signal.SIGUSR2)
+        for signum in signals:
             if signal.getsignal(signum) is signal.SIG_IGN:
                 continue  # somebody else answers it: the sweep this job belongs to, or nohup
             try:

@@ -44,7 +44,9 @@ def plan_table(jobs: Sequence[Planned], per_flop: float | None) -> Table:
 def show_end(console: Console, jobs: Sequence[Planned], progress: Progress, failed_before: int) -> None:
     """How the sweep ended, and where to read why a job failed."""
     for entry, reason in progress.failed:
-        print(f"FAILED {shown(entry.folder)}: {reason}; see its log.txt", file=sys.stderr)
+        logs = [entry.folder / "log.txt", entry.folder.parent / ".submitit"]
+        where = next((f"; see {shown(path)}" for path in logs if path.exists()), "")
+        print(f"FAILED {shown(entry.folder)}: {reason}{where}", file=sys.stderr)
     finished_before = sum(entry.status == "finished" for entry in jobs)
     skipped = sum(entry.skipped is not None for entry in jobs)
     parts = [f"{len(progress.finished)} finished", f"{len(progress.failed)} failed",

@@ -35,13 +35,16 @@ class Ended:
     dry: bool = False
 
 
-def run_sweep(all_overrides: Sequence[Sequence[str]], engine: Engine, below: str = "") -> Ended:
+def run_sweep(
+    all_overrides: Sequence[Sequence[str]], engine: Engine, below: str = "", announce: bool = True
+) -> Ended:
     """Plan, show, run.
 
     Args:
         all_overrides: the overrides of every job.
         engine: what runs them.
         below: a folder below the sweep's for these jobs, for what is not part of its results.
+        announce: tell beforehand what will run.
 
     Raises:
         UserError: a job is wrong; nothing has been run.
@@ -54,7 +57,8 @@ def run_sweep(all_overrides: Sequence[Sequence[str]], engine: Engine, below: str
     jobs = list(dict.fromkeys(planned))
     open_jobs = to_run(jobs, first.retry_failed)
     console = make_console()
-    show_plan(console, sweep, jobs, open_jobs, engine, settings["threads"])
+    if announce:
+        show_plan(console, sweep, jobs, open_jobs, engine, settings["threads"])
     if first.dry_run:
         return Ended(0, planned, dry=True)
     if engine.threads is not None:  # else the first job's machine decides
@@ -67,9 +71,12 @@ def run_sweep(all_overrides: Sequence[Sequence[str]], engine: Engine, below: str
     failed_before = sum(e.status == "failed" and e not in open_jobs for e in jobs)
     show_end(console, jobs, progress, failed_before)
     if engine.interrupted:
-        console.print("interrupted; the same command goes on with it")
+        still = f"{len(progress.elsewhere)} jobs go on by themselves; " if progress.elsewhere else ""
+        console.print(f"interrupted; {still}the same command goes on with it", highlight=False)
         return Ended(130, planned)
-    # Left waiting: jobs that were stopped from outside, on a cluster perhaps, and not begun again.
+    if progress.waiting:  # on a cluster
+        many = f"{len(progress.waiting)} were stopped and not begun again"
+        console.print(f"{many}; the same command goes on with them", highlight=False)
     return Ended(1 if progress.failed or failed_before or progress.waiting else 0, planned)
 
 

@@ -175,6 +175,11 @@ def cautions(results: Results, statistics: Statistics):
         differ.append("revision of the code")
     if differ:
         yield f"The finished runs differ in {', '.join(differ)}."
+    if any((folder / "study.db").exists() for folder in results.folders):
+        yield (
+            "These are the trials of a search, which tries good options more often and with better "
+            "hyperparameters: its effects are no measurements. Confirm a winner with a sweep over seeds."
+        )
     edges = sum(cell["at_edge"] for tuning in results.tunings for cell in tuning["cells"])
     if edges:
         yield (

@@ -39,6 +39,10 @@ def attempt(job: Job, folder: Path, *, log: bool) -> int:
 
     Returns:
         DONE, FAILED, INTERRUPTED, HELD (by another process) or OUT_OF_MEMORY (of its device).
+
+    Raises:
+        KeyboardInterrupt, SystemExit: before or after the training proper, in which signals are heeded
+            at the end of a step.
     """
     lease = Lease(folder)
     if not lease.acquire():
@@ -57,7 +61,7 @@ def attempt(job: Job, folder: Path, *, log: bool) -> int:
         except torch.OutOfMemoryError:
             traceback.print_exc()
             return OUT_OF_MEMORY
-        except BaseException:
+        except Exception:
             traceback.print_exc()
             return FAILED
 
@@ -73,7 +77,11 @@ def work(job: Job, folder: Path, device: int | None = None) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible_device(device)
-    code = attempt(job, folder, log=True)
+    try:
+        code = attempt(job, folder, log=True)
+    except BaseException:
+        traceback.print_exc()
+        code = FAILED
     sys.stdout.flush()
     sys.stderr.flush()
     # Without the interpreter's tidying up: threads of libraries have made it hang or fail at the end.
