@@ -29,7 +29,10 @@ NUMBERS = (
 # How and where a run was trained.
 CONDITIONS = ("device", "attention_backend", "precision", "threads", "match")
 # Read for the checks, not shown as columns of their own.
-HIDDEN = ("path", "corpus_sha256", "git_revision", "started_at")
+HIDDEN = (
+    *("path", "corpus_sha256", "git_revision", "started_at"),
+    *("matched_hidden", "match_reference"),
+)
 # What decides how a run is watched, or which jobs there are, and not what is learnt.
 NOT_FACTORS = {
     *("callbacks", "logger", "sweep", "sweep_name", "seed", "threads", "dry_run", "retry_failed"),

@@ -246,3 +246,9 @@ def test_training_does_not_import_the_packages_of_reports() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_the_trials_of_a_search_are_told_apart_from_a_design(sweep: Path) -> None:
+    (sweep / "study.db").touch()
+    results = load_results([sweep])
+    assert any("trials of a search" in c for c in describe(results, analyse(results)).cautions)
