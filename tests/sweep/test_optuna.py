@@ -414,7 +414,8 @@ def check_told(trials: list[FrozenTrial], ran: dict[str, dict[str, Any]]) -> Non
 
 
 def one_done_and_one_cut(folder: Path) -> bool:
-    return bool(in_the_middle(folder)) and bool(trials_of(folder))
+    # In this order: a trial that is done stays so, while a job in the middle comes to its end.
+    return bool(trials_of(folder)) and bool(in_the_middle(folder))
 
 
 def in_the_middle(folder: Path) -> list[str]:
