@@ -128,18 +128,26 @@ def draw_effect(ax: Axes, statistics: Statistics, factor: str, option: str, y: f
 
 
 def curves(results: Results, factors: list[Factor]) -> Figure:
-    """Per factor the mean validation loss against steps, over all finished runs with each option."""
+    """Per factor the mean validation loss of each option against steps.
+
+    The mean is over runs that differ in this factor alone: where another choice was not tried with every
+    option, its runs would shift the mean of the options it was tried with.
+    """
     columns = 2 if len(factors) == 4 else min(3, len(factors))
     rows = ceil(len(factors) / columns)
     figure, axes = plt.subplots(
         rows, columns, figsize=(3.4 * columns, 2.7 * rows), sharey=True, squeeze=False
     )
     frame = results.finished
+    names = [factor.name for factor in factors]
     points = {path: read_curves(Path(path)).val for path in frame["path"]}
     for ax, factor in zip(axes.flat, factors, strict=False):
+        others = [frame[name] for name in (*names, "seed") if name != factor.name]
+        tried = frame.groupby(others, dropna=False)[factor.name].transform("nunique")
+        alike = frame[tried == len(factor.levels)]
         for number, option in enumerate(factor.levels):
             by_step: dict[int, list[float]] = {}
-            for path in frame.loc[frame[factor.name] == option, "path"]:
+            for path in alike.loc[alike[factor.name] == option, "path"]:
                 for step, loss in points[path]:
                     by_step.setdefault(step, []).append(loss)
             steps = sorted(by_step)

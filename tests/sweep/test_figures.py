@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from modgpt.sweep.figures import FORMATS, figures, main_effects, pareto, write_figures
+from modgpt.sweep.figures import FORMATS, curves, figures, main_effects, pareto, write_figures
 from modgpt.sweep.results import load_results
 from modgpt.sweep.statistics import analyse
+from tests.sweep.synthetic import DEFAULT, write_sweep
 from tests.sweep.synthetic import main as make
 
 
@@ -43,6 +44,22 @@ def test_the_effects_drawn_are_those_of_the_table(sweep: Path) -> None:
     drawn = {float(np.ravel(line.get_xdata())[0]) for line in ax.lines if line.get_marker() == "o"}
     plt.close(figure)
     assert drawn == set(statistics.effects["difference"].dropna())
+
+
+def test_curves_compare_runs_that_are_otherwise_alike(tmp_path: Path) -> None:
+    """A run of the baseline with a bad position must not make the baseline's curve worse."""
+    bad = DEFAULT | {"pos": "sinusoidal"}
+    runs = [(DEFAULT, 1, 1.7), (DEFAULT | {"ffn": "moe"}, 1, 1.8), (bad, 1, 9.0)]
+    results = load_results([write_sweep(tmp_path, runs, curves=True)])
+    statistics = analyse(results)
+    figure = curves(results, statistics.factors)
+    last = {}
+    for ax in figure.axes:
+        for line in ax.lines:
+            last[ax.get_title(), line.get_label()] = float(np.ravel(line.get_ydata())[-1])
+    plt.close(figure)
+    assert last["ffn", "swiglu"] == pytest.approx(1.7) and last["ffn", "moe"] == pytest.approx(1.8)
+    assert last["pos", "rope"] == pytest.approx(1.7) and last["pos", "sinusoidal"] == pytest.approx(9)
 
 
 def test_one_run_has_nothing_to_compare(sweep: Path) -> None:

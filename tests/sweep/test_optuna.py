@@ -414,8 +414,8 @@ def check_told(trials: list[FrozenTrial], ran: dict[str, dict[str, Any]]) -> Non
 
 
 def one_done_and_one_cut(folder: Path) -> bool:
-    # In this order: a trial that is done stays so, while a job in the middle comes to its end.
-    return bool(trials_of(folder)) and bool(in_the_middle(folder))
+    # A job in the middle comes to its end, a trial that is done stays so: the job is looked at again.
+    return bool(in_the_middle(folder) and trials_of(folder) and in_the_middle(folder))
 
 
 def in_the_middle(folder: Path) -> list[str]:
