@@ -46,7 +46,7 @@ def per_job(jobs: int) -> dict[str, Any]:
         before = bare_seconds()
         start = time.perf_counter()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
-        memory = watch(process)
+        memory = watch(process, Path(folder) / "s")
         wall = time.perf_counter() - start
         after = bare_seconds()
         if process.returncode:
@@ -98,17 +98,17 @@ def bare_seconds(rounds: int = 5) -> list[float]:
     return seconds
 
 
-def watch(process: subprocess.Popen[bytes]) -> list[float]:
-    """The memory of a process group in MiB, over and over, from when its jobs begin until it ends.
+def watch(process: subprocess.Popen[bytes], sweep: Path) -> list[float]:
+    """The memory of a process group in MiB, over and over, from its first finished job until it ends.
 
     Private memory, which is what copies of a process cost.
     """
     samples = []
     while process.poll() is None:
-        samples.append(sum(private_mebibytes(pid) for pid in members(process.pid)))
+        if any('"finished"' in path.read_text() for path in sweep.glob("*/result.json")):
+            samples.append(sum(private_mebibytes(pid) for pid in members(process.pid)))
         time.sleep(SAMPLE_SECONDS)
-    planning = len(samples) // 10
-    return samples[planning:]
+    return samples
 
 
 def members(group: int) -> list[int]:
