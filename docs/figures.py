@@ -28,7 +28,6 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
-from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -52,29 +51,12 @@ from modgpt.pos.rope import RotaryPosition
 from modgpt.pos.sinusoidal import SinusoidalPosition
 from modgpt.run import load_run
 from modgpt.schedule import constant, cosine
+from modgpt.sweep.figures import BASELINE, COLOURS, STYLE
 
 FOLDER = Path(__file__).parent / "figures"
 DATA = Path(__file__).parents[1] / "data"
 VOCABULARY = 65  # characters of Tiny Shakespeare
 LINE = "ROMEO:\nBut, soft! what light thr"  # 32 characters: as many as a head of model=mini is wide
-
-# Okabe and Ito's colours, which colour-blind readers can tell apart; the default is always black.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-BLACK = "#222222"
-STYLE: Any = {
-    "figure.dpi": 100,
-    "figure.facecolor": "white",  # opaque: the same on a light and on a dark page
-    "figure.constrained_layout.use": True,
-    "font.size": 10,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e4e4e4",
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "axes.prop_cycle": cycler(color=COLOURS),
-}
 
 
 # ------------------------------------------------------------------ figures that need no training
@@ -133,7 +115,7 @@ def attention_cost() -> Figure:
     }
     lengths = [2**n for n in range(3, 15)]
     figure, (work, memory) = plt.subplots(1, 2, figsize=(9, 3.4))
-    for (name, attention), colour in zip(options.items(), (BLACK, *COLOURS), strict=False):
+    for (name, attention), colour in zip(options.items(), (BASELINE, *COLOURS), strict=False):
         dashes = "--" if "kv" in name else "-"
         flops = [attention.mixing_flops(n) for n in lengths]
         work.loglog(lengths, flops, dashes, base=2, color=colour, label=name)
@@ -207,7 +189,7 @@ def residual_growth() -> Figure:
         "norm_at=both": ["block.norm_at=both"],
     }
     figure, axis = plt.subplots(figsize=(9, 3.4))
-    for (name, overrides), colour in zip(variants.items(), (BLACK, *COLOURS), strict=False):
+    for (name, overrides), colour in zip(variants.items(), (BASELINE, *COLOURS), strict=False):
         torch.manual_seed(1)
         model = build_model(compose(["model.n_layers=12", *overrides]), VOCABULARY)
         tokens = torch.randint(VOCABULARY, (8, 64))
@@ -253,7 +235,7 @@ def sinusoidal() -> Figure:
     heat.set(xlabel="dimension of x (C = 128)", ylabel="position t", title="PE(t)")
     figure.colorbar(image, ax=heat, label="value")
     similarity = F.cosine_similarity(table[64:65], table)
-    like.plot(torch.arange(-64, 65), similarity, color=BLACK)
+    like.plot(torch.arange(-64, 65), similarity, color=BASELINE)
     like.set(xlabel="distance (tokens)", ylabel="cosine of PE(t) and PE(t + distance)",
              title="near positions are alike", ylim=(0, 1.05))  # fmt: skip
     return figure
@@ -371,7 +353,7 @@ def schedule() -> Figure:
         "cosine, warmup_steps=150, final=0": partial(cosine, warmup_steps=150, max_steps=700, final=0.0),
         "constant, warmup_steps=50": partial(constant, warmup_steps=50),
     }
-    for (name, shape), colour in zip(shapes.items(), (BLACK, *COLOURS), strict=False):
+    for (name, shape), colour in zip(shapes.items(), (BASELINE, *COLOURS), strict=False):
         optimizer = adamw(nn.Linear(1, 1), lr=peak, weight_decay=0.0, beta1=0.9, beta2=0.99)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, shape)
         rates = []
@@ -486,7 +468,7 @@ def curves(part: str, groups: dict[str, Group]) -> Figure:
     """Validation loss of a family's options: over the steps, and after the last one."""
     members = family(groups, part)
     figure, (lines, dots) = plt.subplots(1, 2, figsize=(9, 3.5), width_ratios=(1.25, 1))
-    for row, (group, colour) in enumerate(zip(members, (BLACK, *COLOURS), strict=False)):
+    for row, (group, colour) in enumerate(zip(members, (BASELINE, *COLOURS), strict=False)):
         series = [run.series("val/loss") for run in group.runs]
         for steps, values in series:
             lines.plot(steps, values, color=colour, linewidth=0.6, alpha=0.5)
@@ -532,7 +514,7 @@ def spread(groups: dict[str, Group]) -> Figure:
     )
     colours = dict(zip(dict.fromkeys(family_of(g.label) for g in members), COLOURS, strict=False))
     for row, group in enumerate([base, *members]):
-        colour = colours.get(family_of(group.label), BLACK)
+        colour = colours.get(family_of(group.label), BASELINE)
         axis.plot(group.losses, [row] * len(group.runs), "o", color=colour, alpha=0.75)
         axis.plot([group.mean], [row], "|", color=colour, markersize=16, markeredgewidth=2)
     axis.set_yticks(range(len(members) + 1), [g.label for g in [base, *members]])
@@ -550,7 +532,11 @@ def default_run(groups: dict[str, Group]) -> Figure:
         *run.series("train/loss"), color=COLOURS[0], linewidth=0.9, label="train/loss, one batch"
     )
     losses.plot(
-        *run.series("val/loss"), "o-", color=BLACK, markersize=4, label="val/loss, all 111,539 targets"
+        *run.series("val/loss"),
+        "o-",
+        color=BASELINE,
+        markersize=4,
+        label="val/loss, all 111,539 targets",
     )
     losses.axhline(math.log(VOCABULARY), color="#999999", linestyle=":")
     losses.text(700, math.log(VOCABULARY) - 0.04, "ln 65: guessing", ha="right", va="top", fontsize=9)
@@ -572,7 +558,7 @@ def expert_load(groups: dict[str, Group]) -> Figure:
         load.plot(
             steps, [100 * v for v in values], linewidth=0.9, color=matplotlib.colormaps["tab10"](expert)
         )
-    load.axhline(100 / 8, color=BLACK, linestyle=":")
+    load.axhline(100 / 8, color=BASELINE, linestyle=":")
     load.set(xlabel="optimizer step", ylabel="share of assignments (%)", ylim=(0, None),
              title="the eight experts, mean over layers")  # fmt: skip
     losses.plot(*run.series("aux/balance_loss"), color=COLOURS[0], label="balance loss (1 = uniform)")
@@ -621,7 +607,7 @@ def extrapolation(groups: dict[str, Group]) -> Figure:
     """Loss by position, far past the 64 positions of training."""
     figure, axis = plt.subplots(figsize=(9, 3.4))
     labels = [group.label for group in family(groups, "pos")]  # the colours are those of curves_pos
-    colours = dict(zip(labels, (BLACK, *COLOURS), strict=False))
+    colours = dict(zip(labels, (BASELINE, *COLOURS), strict=False))
     for group in extrapolation_groups(groups):
         losses = loss_by_position(group).unflatten(0, (-1, 16)).mean(1)
         colour = colours.get(group.label, COLOURS[-1])
@@ -789,7 +775,7 @@ TRAINED: dict[str, Callable[[dict[str, Group]], Figure]] = {
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG of 256 colours, which is a third of the size of one of all colours."""
     drawn = io.BytesIO()
-    figure.savefig(drawn, format="png")
+    figure.savefig(drawn, format="png", dpi=100)
     plt.close(figure)
     Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
 

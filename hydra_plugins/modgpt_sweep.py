@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations` here: Hydra executes this file without registering it as a
 # module, and dataclasses look the names in such annotations up there.
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -71,8 +72,9 @@ class OptunaConfig:
 class EngineLauncher(Launcher):
     """A launcher of ours: it makes an engine for a number of jobs, which runs them."""
 
+    @abstractmethod
     def engine(self, most: int) -> Any:
-        raise NotImplementedError
+        """An engine that runs up to so many jobs."""
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: DictConfig) -> None:
         pass

@@ -71,8 +71,6 @@ def run_job(config: DictConfig) -> int:
     from modgpt.lit_module import DivergedError
     from modgpt.training import train
 
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     if config.job_folder is not None:
         return run_job_of_sweep(job)
     try:

@@ -82,9 +82,17 @@ def match_size(cfg: DictConfig) -> Matched | None:
 
 def cost_at(cfg: DictConfig, hidden: int | None = None) -> Cost:
     """The declared cost of a configuration's model, with another width of the feed-forward."""
+    model = OmegaConf.masked_copy(cfg, ["model", *PARTS])
     if hidden is not None:
-        cfg = cfg.copy()
-        cfg.ffn.hidden = hidden
+        model.ffn.hidden = hidden
+    return declared_cost(OmegaConf.to_yaml(model))
+
+
+@cache  # the jobs of a sweep have few models, each with several seeds and rates
+def declared_cost(model: str) -> Cost:
+    """The cost of a model given by its configuration in YAML."""
+    cfg = OmegaConf.create(model)
+    assert isinstance(cfg, DictConfig)
     with torch.device("meta"):  # shapes without memory, and without drawing random numbers
         return cost_of(build_model(cfg), cfg.model.block_size)
 

@@ -53,18 +53,11 @@ def muon(
     check(lr=lr, adamw_lr=adamw_lr, weight_decay=weight_decay)
     if not 0 <= momentum < 1:
         raise ValueError(f"optimizer.momentum must lie in [0, 1), got {momentum}")
-    hidden = [p for p in blocks_of(model).parameters() if p.dim() == 2]
+    hidden = [p for p in model.get_submodule("blocks").parameters() if p.dim() == 2]
     taken = {id(p) for p in hidden}
     others = [(name, p) for name, p in model.named_parameters() if id(p) not in taken]
     matrices = torch.optim.Muon(hidden, lr=lr, weight_decay=weight_decay, momentum=momentum)
     return Together([matrices, make_adamw(others, adamw_lr, weight_decay, beta1, beta2)])
-
-
-def blocks_of(model: nn.Module) -> nn.Module:
-    """The layers of the model, of which Muon takes the matrices."""
-    blocks = model.blocks
-    assert isinstance(blocks, nn.Module)
-    return blocks
 
 
 def make_adamw(

@@ -26,8 +26,7 @@ def cosine(step: int, *, warmup_steps: int, max_steps: int, final: float) -> flo
     _check_decay(warmup_steps, max_steps, final)
     if step < warmup_steps:
         return warmup(step, warmup_steps)
-    progress = min(1.0, (step - warmup_steps) / (max_steps - warmup_steps))
-    return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
+    return final + (1 - final) * (1 + math.cos(math.pi * _share(step, warmup_steps, max_steps))) / 2
 
 
 def linear(step: int, *, warmup_steps: int, max_steps: int, final: float) -> float:
@@ -40,8 +39,7 @@ def linear(step: int, *, warmup_steps: int, max_steps: int, final: float) -> flo
     _check_decay(warmup_steps, max_steps, final)
     if step < warmup_steps:
         return warmup(step, warmup_steps)
-    progress = min(1.0, (step - warmup_steps) / (max_steps - warmup_steps))
-    return 1 - (1 - final) * progress
+    return 1 - (1 - final) * _share(step, warmup_steps, max_steps)
 
 
 def wsd(step: int, *, warmup_steps: int, max_steps: int, final: float, decay_share: float) -> float:
@@ -56,6 +54,11 @@ def wsd(step: int, *, warmup_steps: int, max_steps: int, final: float, decay_sha
         raise ValueError(f"schedule.decay_share must lie in (0, 1], got {decay_share}")
     remaining = max(0.0, (max_steps - step) / (decay_share * max_steps))
     return min(warmup(step, warmup_steps), final + (1 - final) * min(1.0, remaining))
+
+
+def _share(step: int, warmup_steps: int, max_steps: int) -> float:
+    """How much of the way from the end of the warm-up to the last step is done."""
+    return min(1.0, (step - warmup_steps) / (max_steps - warmup_steps))
 
 
 def _check(warmup_steps: int) -> None:

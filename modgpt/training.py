@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 import warnings
@@ -87,6 +88,8 @@ def train(job: Job, folder: Path | None = None) -> Outcome:
         Interrupted: a signal stopped it; the folder can be resumed.
     """
     started = time.perf_counter()
+    for name in ("lightning.pytorch", "lightning.fabric"):  # which devices there are, and advice
+        logging.getLogger(name).setLevel(logging.WARNING)
     cfg = settle(job.config)
     resumed = find_resumed(cfg) if folder is None else find_started(folder)
     L.seed_everything(cfg.seed, verbose=False)

@@ -149,8 +149,10 @@ class MixtureOfExperts(FeedForward):
         """Each token through its experts, weighted by its gates: (N,C) -> (N,C)."""
         owner, order = chosen.flatten().sort(stable=True)  # (N·k,) rows of one expert side by side
         row = order // self.top_k  # the token behind each row
-        counts = torch.bincount(owner, minlength=self.n_experts)  # (E,)
-        ends = counts.cumsum(0)
+        # Not bincount, which makes the host wait for a GPU.
+        experts = torch.arange(self.n_experts, device=owner.device)
+        ends = torch.searchsorted(owner, experts, right=True)  # (E,)
+        counts = ends.diff(prepend=ends.new_zeros(1))
         if wants_even_groups(tokens):
             room = counts.add(EVEN - 1).div(EVEN, rounding_mode="floor") * EVEN
             ends_even = room.cumsum(0)

@@ -18,7 +18,7 @@ from modgpt.composition import assignment
 from modgpt.errors import UserError
 from modgpt.sweep.lease import held
 from modgpt.sweep.plan import Planned
-from modgpt.sweep.progress import Progress, Running, latest, record_failed
+from modgpt.sweep.progress import Progress, Running, latest, record_ended
 from modgpt.sweep.worker import status
 
 POLL_SECONDS = 1.0
@@ -60,7 +60,8 @@ class HydraLauncher:
         progress = watch.progress()
         if not self.interrupted:
             for entry in [e for e in progress.waiting if status(e.folder) != "interrupted"]:
-                reason = record_failed(entry, "its process ended without a result")
+                reason = "its process ended without a result"
+                record_ended(entry, "failed", reason)
                 progress.waiting.remove(entry)
                 progress.failed.append((entry, reason))
         elif self.submitit:  # its jobs do not need us

@@ -12,12 +12,12 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from modgpt.composition import Job, compose_job
-from modgpt.cost import Cost, cost_of
+from modgpt.cost import Cost
 from modgpt.data.datamodule import CorpusDataModule
 from modgpt.errors import UserError, as_user_errors
 from modgpt.files import write_json
 from modgpt.lit_module import LitGPT
-from modgpt.match import Matched, match_size
+from modgpt.match import Matched, cost_at, match_size
 from modgpt.sweep.identity import job_name
 from modgpt.sweep.worker import status
 from modgpt.training import build_module, settle
@@ -76,7 +76,8 @@ def plan(all_overrides: Sequence[Sequence[str]], sweep: Path) -> list[Planned]:
         cost = matched = skipped = None
         try:
             matched = match_size(cfg)
-            cost = cost_of(build_module(cfg).model, cfg.model.block_size)
+            build_module(cfg)
+            cost = cost_at(cfg)
         except UserError as error:
             skipped = str(error)
         identity = job.config.copy()  # not the settled one: what a machine decides is no part of it

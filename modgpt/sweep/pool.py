@@ -18,7 +18,7 @@ import torch
 from modgpt.errors import UserError
 from modgpt.sweep.lease import held
 from modgpt.sweep.plan import Planned
-from modgpt.sweep.progress import Progress, Running, latest, record_failed
+from modgpt.sweep.progress import Progress, Running, latest, record_ended
 from modgpt.sweep.settings import available_cores
 from modgpt.sweep.worker import DONE, HELD, OUT_OF_MEMORY, status, work
 
@@ -95,6 +95,7 @@ class Workers:
                 show(progress)
                 self.collect(progress, running)
             progress.running = []
+            progress.waiting.extend(self.alone)  # none, unless the sweep was interrupted
             show(progress)
             return progress
         finally:
@@ -163,15 +164,21 @@ class Workers:
         elif code == HELD:
             progress.elsewhere.append(entry)
         elif self.interrupted and job.stopping is not None:
+            if latest(entry).get("status") == "failed":  # perhaps only for being stopped
+                record_ended(entry, "interrupted", self.reason(job, code))
             progress.waiting.append(entry)  # for the next start of the sweep
         elif code == OUT_OF_MEMORY and job.crowded:
+            # Not a failure, should the sweep be stopped before the job has had its second try.
+            record_ended(entry, "interrupted", "out of memory beside other jobs")
             self.alone.append(entry)
         else:
-            progress.failed.append((entry, record_failed(entry, self.reason(job, code))))
+            reason = self.reason(job, code)
+            record_ended(entry, "failed", reason)
+            progress.failed.append((entry, reason))
 
     def reason(self, job: Worker, code: int | None) -> str:
         """Why a job failed: what it recorded itself, where it could."""
-        if job.stopping is not None:
+        if job.stopping is not None and not self.interrupted:
             return f"over its timeout of {self.timeout:g} s"
         if code is not None and code < 0:
             return f"killed by {signal.Signals(-code).name}"

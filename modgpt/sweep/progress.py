@@ -58,13 +58,12 @@ def latest(entry: Planned) -> dict[str, Any]:
         return {}
 
 
-def record_failed(entry: Planned, reason: str) -> str:
-    """Mark a job as failed that could not do so itself, killed perhaps; returns the reason."""
+def record_ended(entry: Planned, status: str, reason: str) -> None:
+    """Mark how a job ended that could not do so itself, killed perhaps, or saw it differently."""
     try:
         record = read_result(entry.folder)
     except ValueError:
         record = {"choices": entry.job.choices, "overrides": entry.job.overrides,
                   "seed": entry.job.config.seed}  # fmt: skip
     entry.folder.mkdir(parents=True, exist_ok=True)
-    write_json(entry.folder / "result.json", record | {"status": "failed", "reason": reason})
-    return reason
+    write_json(entry.folder / "result.json", record | {"status": status, "reason": reason})

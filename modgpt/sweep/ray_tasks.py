@@ -36,7 +36,7 @@ from modgpt.errors import UserError
 from modgpt.sweep.lease import held
 from modgpt.sweep.plan import Planned
 from modgpt.sweep.pool import GRACE_SECONDS
-from modgpt.sweep.progress import Progress, Running, latest, record_failed
+from modgpt.sweep.progress import Progress, Running, latest, record_ended
 from modgpt.sweep.settings import available_cores
 from modgpt.sweep.worker import DONE, FAILED, HELD, INTERRUPTED, OUT_OF_MEMORY, attempt, status
 
@@ -220,7 +220,8 @@ class RayTasks:
         elif code == HELD:
             self.elsewhere.append(task)
         elif code == FAILED:
-            progress.failed.append((entry, record_failed(entry, reason)))
+            record_ended(entry, "failed", reason)
+            progress.failed.append((entry, reason))
         elif self.interrupted:
             self.left.append(entry)
         else:
@@ -244,6 +245,8 @@ class RayTasks:
             return FAILED, f"over its timeout of {self.timeout:g} s"
         if code == OUT_OF_MEMORY and 0 < task.gpus < 1:
             task.gpus = 1.0
+            # Not a failure, should the sweep be stopped before the job has had its second try.
+            record_ended(task.entry, "interrupted", "out of memory on a part of a GPU")
             return INTERRUPTED, ""
         record = latest(task.entry)
         reason = record["reason"] if record.get("status") == "failed" else "ended before it had begun"

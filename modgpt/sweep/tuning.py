@@ -54,12 +54,13 @@ def run_tuned(
         UserError: a job is wrong, sets what is to be tuned, or reports a seed that chooses.
     """
     jobs = with_name(jobs)
-    candidates = [" ".join(candidate) for candidate in expand(tune, "grid", {})]
+    values = {" ".join(candidate): candidate for candidate in expand(tune, "grid", {})}
+    candidates = list(values)
     keys = [override.get_key_element() for override in tune]
     cells = list(dict.fromkeys(without_seed(job) for job in jobs))
     check(jobs, keys, seeds)
     trials = {
-        (cell, candidate): [[*cell, *candidate.split(), f"seed={seed}"] for seed in seeds]
+        (cell, candidate): [[*cell, *values[candidate], f"seed={seed}"] for seed in seeds]
         for cell in cells
         for candidate in candidates
     }
@@ -78,7 +79,7 @@ def run_tuned(
     write_json(sweep / TUNED, content)
     show(chosen, candidates)
     best = {tuple(cell.overrides): cell.chosen for cell in chosen}
-    reported = [[*job, *str(best[without_seed(job)]).split()] for job in jobs if best[without_seed(job)]]
+    reported = [[*job, *values[name]] for job in jobs if (name := best[without_seed(job)])]
     if not reported:
         return 1
     code = run_sweep(reported, make_engine(len(reported))).code

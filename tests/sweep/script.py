@@ -62,6 +62,16 @@ def wait_for(condition: Callable[[], T], seconds: float = 60) -> T:
     raise AssertionError("it never came to that")
 
 
+def in_the_middle(sweep: Path) -> list[str]:
+    """The jobs of a sweep that have begun, saved something, and not come to their end."""
+    return [
+        path.parent.name
+        for path in sweep.glob("*/result.json")
+        if json.loads(path.read_text())["status"] == "running"
+        and (path.parent / "checkpoints" / "last.ckpt").exists()
+    ]
+
+
 def leases(folder: Path) -> Iterator[int]:
     """The process numbers of those that hold a job."""
     for path in folder.glob("s/*/lease.json"):

@@ -15,7 +15,7 @@ import torch
 
 from modgpt.checkpoint import model_weights, read_checkpoint
 from modgpt.composition import ROOT
-from tests.sweep.script import finish, leases, records, start, sweep, wait_for
+from tests.sweep.script import finish, in_the_middle, leases, records, start, sweep, wait_for
 
 pytestmark = pytest.mark.slow  # each sweep starts the real program
 
@@ -153,12 +153,12 @@ def test_sigkill_at_random_moments_changes_no_result(arguments: list[str], tmp_p
         if attempt % 2:  # anywhere: imports, planning, between two jobs
             time.sleep(moments.uniform(1, 12))
         else:  # in the middle of a job that has something to go on from
-            wait_for(lambda process=process: in_the_middle(tmp_path) or process.poll() is not None)
+            wait_for(lambda p=process: in_the_middle(tmp_path / "killed") or p.poll() is not None)
             time.sleep(moments.uniform(0, 0.4))
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        cut += len(in_the_middle(tmp_path))
+        cut += len(in_the_middle(tmp_path / "killed"))
         if cut >= 4:
             break
     assert cut >= 4, "it was hardly disturbed"
@@ -174,16 +174,6 @@ def test_sigkill_at_random_moments_changes_no_result(arguments: list[str], tmp_p
         w, v = (model_weights(read_checkpoint(f / "checkpoints" / "last.ckpt")) for f in (folder, other))
         assert all(torch.equal(w[key], v[key]) for key in w), name
     assert resumed > 0, "no job was cut in the middle"
-
-
-def in_the_middle(folder: Path) -> list[str]:
-    """The jobs of the disturbed sweep that have begun, saved something, and not come to their end."""
-    jobs = []
-    for path in folder.glob("killed/*/result.json"):
-        status = json.loads(path.read_text())["status"]
-        if status == "running" and (path.parent / "checkpoints" / "last.ckpt").exists():
-            jobs.append(path.parent.name)
-    return jobs
 
 
 def test_a_job_out_of_memory_beside_others_runs_again_alone(

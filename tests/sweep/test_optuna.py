@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -35,7 +34,7 @@ from modgpt.sweep.plan import Planned
 from modgpt.sweep.search import Settings, search
 from modgpt.sweep.space import Space, space_of
 from modgpt.sweep.study import Study
-from tests.sweep.script import records, start, sweep, wait_for
+from tests.sweep.script import in_the_middle, records, start, sweep, wait_for
 
 LR = "optimizer.lr=tag(log, interval(1e-3, 1e-1))"
 
@@ -391,7 +390,7 @@ def test_a_killed_search_runs_the_trials_that_remain(arguments: list[str], tmp_p
             os.killpg(process.pid, signal.SIGKILL)
         out, err = process.communicate()
     assert one_done_and_one_cut(tmp_path), f"it ended of itself: {out}{err}"
-    (cut_name,) = in_the_middle(tmp_path)
+    (cut_name,) = in_the_middle(tmp_path / "s")
     before, (cut,) = trials_of(tmp_path), trials_of(tmp_path, TrialState.RUNNING)
     code, _, err = sweep(*command)
     assert code == 0, err
@@ -415,14 +414,4 @@ def check_told(trials: list[FrozenTrial], ran: dict[str, dict[str, Any]]) -> Non
 
 def one_done_and_one_cut(folder: Path) -> bool:
     # A job in the middle comes to its end, a trial that is done stays so: the job is looked at again.
-    return bool(in_the_middle(folder) and trials_of(folder) and in_the_middle(folder))
-
-
-def in_the_middle(folder: Path) -> list[str]:
-    """The jobs that have begun and saved something, and not come to their end."""
-    return [
-        p.parent.name
-        for p in folder.glob("s/*/result.json")
-        if json.loads(p.read_text())["status"] == "running"
-        and (p.parent / "checkpoints" / "last.ckpt").exists()
-    ]
+    return bool(in_the_middle(folder / "s") and trials_of(folder) and in_the_middle(folder / "s"))

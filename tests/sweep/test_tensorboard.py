@@ -22,7 +22,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from modgpt import generate, load_run
-from modgpt.composition import ROOT
+from tests.sweep.script import sweep as start_sweep
 from tests.test_training import interrupted_run, run
 
 pytestmark = pytest.mark.slow  # a sweep and a server, both the real programs
@@ -44,11 +44,8 @@ LOSSES = {"hp/final_val_loss": "final_val_loss", "hp/best_val_loss": "best_val_l
 def sweep(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished sweep of four runs."""
     folder = tmp_path_factory.mktemp("sweeps")
-    subprocess.run(
-        [sys.executable, str(ROOT / "scripts/train.py"), "-m", *ARGUMENTS,
-         f"data.path={corpus}", f"sweep_dir={folder}"],
-        check=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    code, _, err = start_sweep(*ARGUMENTS, f"data.path={corpus}", f"sweep_dir={folder}")
+    assert code == 0, err
     return folder / "s"
 
 
