@@ -60,7 +60,7 @@ class LitGPT(L.LightningModule):
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         inputs, targets = batch[:, :-1], batch[:, 1:]  # (B,T) each
         x, aux = self.model.hidden(inputs)
-        logits = self.model.head(x)  # (B,T,V)
+        logits = self.model.logits(x)  # (B,T,V)
         loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
         self.latest = {"train/loss": loss.detach()}
         if not aux:

@@ -97,9 +97,11 @@ class GPT(nn.Module):
         init_std: standard deviation of the initial weights.
         residual_std: the same for the projections that write into the residual stream; None for
             init_std/√(2·n_layers) (GPT-2, section 2.3), 0 to start as the identity.
+        logit_softcap: c, which makes the logits c·tanh(logits/c) and so keeps them within ±c (Gemma 2,
+            2024, section 2); None to leave them alone.
 
     Raises:
-        ValueError: a size is below 1, or dropout is not in [0, 1).
+        ValueError: a size is below 1, dropout is not in [0, 1), or logit_softcap is not positive.
     """
 
     def __init__(
@@ -119,6 +121,7 @@ class GPT(nn.Module):
         tied_head: bool = True,
         init_std: float = 0.02,
         residual_std: float | None = None,
+        logit_softcap: float | None = None,
     ) -> None:
         super().__init__()
         sizes = {
@@ -132,7 +135,9 @@ class GPT(nn.Module):
                 raise ValueError(f"model.{name} must be at least 1, got {value}")
         if not 0 <= dropout < 1:
             raise ValueError(f"model.dropout must lie in [0, 1), got {dropout}")
-        self.block_size, self.dropout = block_size, dropout
+        if logit_softcap is not None and logit_softcap <= 0:
+            raise ValueError(f"model.logit_softcap must be positive, got {logit_softcap}")
+        self.block_size, self.dropout, self.logit_softcap = block_size, dropout, logit_softcap
         self.embedding = nn.Embedding(vocab_size, d_model)
         self.pos = pos(d_model=d_model, n_heads=n_heads, block_size=block_size, init_std=init_std)
         layers = nn.ModuleList(
@@ -158,7 +163,13 @@ class GPT(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (B,T) -> logits (B,T,V)."""
-        return self.head(self.hidden(tokens)[0])
+        return self.logits(self.hidden(tokens)[0])
+
+    def logits(self, x: Tensor) -> Tensor:
+        """The head: x (B,T,C) -> (B,T,V)."""
+        logits = self.head(x)
+        cap = self.logit_softcap
+        return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def hidden(self, tokens: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Everything but the head: tokens (B,T) -> (B,T,C), aux.
@@ -186,7 +197,7 @@ class GPT(nn.Module):
         """
         x, layers, _ = self.run(tokens, start=state.length, states=state.layers)
         state = ModelState(length=state.length + tokens.shape[1], layers=layers)
-        return self.head(x), state
+        return self.logits(x), state
 
     def run(
         self, tokens: Tensor, start: int, states: Sequence[State | None]

@@ -26,6 +26,7 @@ from modgpt.callbacks.measuring import (
     Throughput,
     Validations,
 )
+from modgpt.callbacks.profiler import Profiler
 from modgpt.callbacks.resuming import (
     Interrupted,
     LastStep,
@@ -275,10 +276,12 @@ def build_trainer(cfg: DictConfig, essential: Essential) -> L.Trainer:
 
 
 def attach(trainer: L.Trainer, cfg: DictConfig, folder: Path, resumed: Resumed | None) -> None:
-    """Point checkpoints and loggers to the run's folder."""
-    for callback in trainer.checkpoint_callbacks:
+    """Point checkpoints, profiles and loggers to the run's folder."""
+    for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             callback.dirpath = str(folder / "checkpoints")
+        if isinstance(callback, Profiler) and callback.folder is None:
+            callback.folder = str(folder)
     step = resumed.step if resumed else None
     trainer.loggers = [
         instantiate(node, save_dir=str(folder), resume_step=step) for node in cfg.logger.values()

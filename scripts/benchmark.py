@@ -1,7 +1,14 @@
-"""Measure the product: python scripts/benchmark.py {sweep,compare} [--json FILE].
+"""Measure the product, with nothing else running: python scripts/benchmark.py MEASURE [options]
 
-sweep     overhead and memory per job, over many short ones
-compare   time and size of comparisons of 108 and 2,000 runs
+training   tokens per second: the whole program, its model in a bare loop, peers' models in that loop
+sampling   characters per second, one sequence at a time, against peers
+length     training time and memory by sequence length
+experts    a mixture of experts against dense feed-forwards
+startup    from the shell to the first step, and to the message about a typo
+sweep      overhead and memory per job, over many short ones
+compare    time and size of comparisons of 108 and 2,000 runs
+
+training and sampling need the extra `bench`: pip install -e '.[bench]'.
 """
 
 from __future__ import annotations
@@ -9,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,44 +25,101 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # tests.sweep.synt
 from rich.console import Console
 from rich.table import Table
 
+Rows = list[dict[str, Any]]
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Measure the product, with nothing else running.")
-    parser.add_argument("what", choices=MEASURES)
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("measure", choices=MEASURES)
+    parser.add_argument("--size", choices=("mini", "small"), default="mini",
+                        help="4 layers of 128, windows of 64; or 6 of 256, windows of 256")  # fmt: skip
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each contestant (default: 7)")
+    parser.add_argument("--steps", type=int, default=100, help="steps of a turn (default: 100)")
+    parser.add_argument("--tokens", type=int, default=500, help="to sample in a turn (default: 500)")
     parser.add_argument("--jobs", type=int, default=108, help="of the sweep (default: 108)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
     arguments = parser.parse_args(argv)
-    results = MEASURES[arguments.what](arguments)
-    for result in results:
-        show(arguments.what, result)
+    try:
+        rows = MEASURES[arguments.measure](arguments)
+    except ModuleNotFoundError as error:
+        print(f"error: {error.name} is missing: pip install -e '.[bench,report]'", file=sys.stderr)
+        return 2
+    print_rows(arguments.measure, rows)
     if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
     return 0
 
 
-def measure_sweep(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def measure_training(arguments: argparse.Namespace) -> Rows:
+    from modgpt.benchmark.training import training
+
+    return training(arguments.size, arguments.rounds, arguments.steps)
+
+
+def measure_sampling(arguments: argparse.Namespace) -> Rows:
+    from modgpt.benchmark.sampling import sampling
+
+    return sampling(arguments.size, arguments.rounds, arguments.tokens)
+
+
+def measure_length(arguments: argparse.Namespace) -> Rows:
+    from modgpt.benchmark.scaling import length
+
+    return length(arguments.rounds)
+
+
+def measure_experts(arguments: argparse.Namespace) -> Rows:
+    from modgpt.benchmark.scaling import experts
+
+    return experts(arguments.size, arguments.rounds, arguments.steps)
+
+
+def measure_startup(arguments: argparse.Namespace) -> Rows:
+    from modgpt.benchmark.startup import startup
+
+    return startup(arguments.rounds)
+
+
+def measure_sweep(arguments: argparse.Namespace) -> Rows:
     from modgpt.benchmark.sweeping import per_job
 
-    return [per_job(arguments.jobs)]
+    return [{"measured": name, "value": value} for name, value in per_job(arguments.jobs).items()]
 
 
-def measure_compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def measure_compare(arguments: argparse.Namespace) -> Rows:
     from modgpt.benchmark.sweeping import comparison
     from tests.sweep.synthetic import main as make
 
     return [comparison(lambda folder, n: make(str(folder), str(n)), runs) for runs in (108, 2000)]
 
 
-def show(title: str, result: dict[str, Any]) -> None:
-    table = Table(title=title, show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
-    for name, value in result.items():
-        table.add_row(name, f"{value:,.3f}" if isinstance(value, float) else str(value))
+MEASURES: dict[str, Callable[[argparse.Namespace], Rows]] = {
+    "training": measure_training,
+    "sampling": measure_sampling,
+    "length": measure_length,
+    "experts": measure_experts,
+    "startup": measure_startup,
+    "sweep": measure_sweep,
+    "compare": measure_compare,
+}
+
+
+def print_rows(title: str, rows: Rows) -> None:
+    table = Table(title=title, header_style="bold")
+    for name, value in rows[0].items():
+        table.add_column(name, justify="left" if isinstance(value, str) else "right")
+    for row in rows:
+        table.add_row(*map(shown, row.values()))
     Console().print(table)
 
 
-MEASURES = {"sweep": measure_sweep, "compare": measure_compare}
+def shown(value: object) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.2f}"
+
 
 if __name__ == "__main__":
     sys.exit(main())

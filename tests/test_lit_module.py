@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from modgpt.composition import compose_job
+from modgpt.errors import UserError
 from modgpt.lit_module import LitGPT
 from modgpt.schedule import cosine
 from modgpt.training import Outcome, train
@@ -115,3 +116,21 @@ def test_the_logged_rate_is_the_schedule(overrides: Overrides) -> None:
         rates = [float(row["lr"]) for row in csv.DictReader(file) if row["lr"]]
     wanted = [1e-2 * cosine(n, warmup_steps=3, max_steps=30, final=0.1) for n in range(30)]
     assert rates == pytest.approx(wanted)
+
+
+def test_a_soft_cap_keeps_logits_within_it() -> None:
+    plain, capped = small_model({}), small_model({}, logit_softcap=0.7)
+    ids = batch()
+    torch.testing.assert_close(capped(ids), 0.7 * torch.tanh(plain(ids) / 0.7))
+    assert plain(ids).abs().max() > 0.7 > capped(ids).abs().max()
+    logits, _ = capped.decode(ids, capped.initial_state(len(ids), 9))
+    torch.testing.assert_close(logits, capped(ids))
+    lit = LitGPT(capped, sgd, lambda step: 1.0)
+    wanted = F.cross_entropy(capped(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
+    torch.testing.assert_close(lit.training_step(ids, 0), wanted)
+
+
+@pytest.mark.parametrize("cap", [0, -1.0])
+def test_a_soft_cap_is_positive(cap: float) -> None:
+    with pytest.raises(UserError, match=f"model.logit_softcap must be positive, got {cap}"):
+        small_model({}, logit_softcap=cap)

@@ -1,0 +1,66 @@
+"""Sampling speed, one sequence at a time: ours, an uncached loop, and transformers' `generate`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from modgpt.benchmark.peers import SIZES, PlainGPT, transformers_gpt2, transformers_llama
+from modgpt.benchmark.rounds import Row, alternate
+from modgpt.benchmark.training import COMPOSITIONS, sized
+from modgpt.build import build_model
+from modgpt.composition import compose
+from modgpt.generation import sample, stream
+
+BASELINE = "plain GPT-2, no cache"
+PROMPT = torch.zeros(1, 1, dtype=torch.long)
+
+
+def sampling(size_name: str, rounds: int, tokens: int) -> list[Row]:
+    """Tokens per second of one sequence, as ratios to a loop that reads its window again for each.
+
+    The models have random weights and run in fp32. Those with a table of positions begin anew with half
+    of the window when it is full (ours), or move it on by one (the plain loop); transformers' cache gets
+    room for all tokens.
+
+    Args:
+        size_name: one of `SIZES`.
+        rounds: how often each contestant has its turn.
+        tokens: to sample in a turn.
+    """
+    size = SIZES[size_name]
+    contestants: dict[str, Callable[[], float]] = {}
+    for name, overrides in COMPOSITIONS.items():
+        model = build_model(compose([*overrides, *sized(size)]), size.vocab_size).eval()
+        generator = torch.Generator().manual_seed(1)
+
+        def pick(logits: Tensor, generator: torch.Generator = generator) -> Tensor:
+            return sample(logits, generator, temperature=1.0)
+
+        def ours(model=model, pick=pick) -> None:  # type: ignore[no-untyped-def]
+            for _ in stream(model, PROMPT, pick, tokens):
+                pass
+
+        contestants[f"modgpt {name}"] = partial(speed, ours, tokens)
+    plain = PlainGPT(size).eval()
+    contestants[BASELINE] = partial(
+        speed, partial(plain.generate, PROMPT, tokens, size.block_size), tokens
+    )
+    for name, make in {"GPT-2": transformers_gpt2, "Llama": transformers_llama}.items():
+        peer = make(size, room=tokens + 1).eval().model
+        turn = partial(
+            peer.generate, PROMPT, attention_mask=torch.ones_like(PROMPT), max_new_tokens=tokens,
+            min_new_tokens=tokens, do_sample=True, top_k=0, use_cache=True, pad_token_id=0,
+        )  # fmt: skip
+        contestants[f"transformers {name}, cached"] = partial(speed, turn, tokens)
+    return alternate(contestants, rounds, BASELINE)
+
+
+def speed(turn: Callable[[], object], tokens: int) -> float:
+    start = time.perf_counter()
+    turn()
+    return tokens / (time.perf_counter() - start)

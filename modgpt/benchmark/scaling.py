@@ -1,0 +1,86 @@
+"""What length and experts cost: a training step's time and memory."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
+
+from modgpt.benchmark.peers import SIZES, Loop, Size
+from modgpt.benchmark.rounds import Row, alternate
+from modgpt.benchmark.training import sized
+from modgpt.build import build_model
+from modgpt.composition import compose
+from modgpt.training import best_precision
+
+ATTENTIONS = ("flash", "local_window", "linear")
+SHORTEST = 256
+
+
+def length(rounds: int, longest: int = 8192) -> list[Row]:
+    """Training tokens per second and peak memory by sequence length, `longest` tokens in every step.
+
+    Args:
+        rounds: how often each has its turn, a step; memory is measured in a process of its own.
+        longest: the last of the lengths, which double from 256.
+    """
+    rows = []
+    for attention in ATTENTIONS:
+        lengths = [SHORTEST]
+        while lengths[-1] < longest:
+            lengths.append(2 * lengths[-1])
+        loops = {n: partial(loop_of, [f"attention={attention}"], long(n, longest)) for n in lengths}
+        turns: dict[str, Callable[[], float]] = {
+            str(n): partial(make().tokens_per_second, 1) for n, make in loops.items()
+        }
+        timed = {row["contestant"]: row for row in alternate(turns, rounds, str(SHORTEST))}
+        memory = {n: peak_mebibytes(make) for n, make in loops.items()}
+        rows += [
+            {
+                "attention": attention,
+                "T": n,
+                "per second": timed[str(n)]["per second"],
+                "time / T=256": 1 / timed[str(n)]["ratio"],
+                "peak MiB": memory[n],
+                "memory / T=256": memory[n] / memory[SHORTEST],
+            }
+            for n in lengths
+        ]
+    return rows
+
+
+def long(n: int, tokens: int) -> Size:
+    return replace(SIZES["mini"], block_size=n, batch_size=tokens // n)
+
+
+def peak_mebibytes(make: Callable[[], Loop]) -> float:
+    """Peak memory of a process that makes two steps, beyond what it had before."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(grown, make).result()
+
+
+def grown(make: Callable[[], Loop]) -> float:
+    loop = make()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    loop.step()
+    loop.step()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def experts(size_name: str, rounds: int, steps: int) -> list[Row]:
+    """Training tokens per second with a mixture of experts and with dense feed-forwards as active."""
+    size = SIZES[size_name]
+    turns: dict[str, Callable[[], float]] = {
+        f"ffn={ffn}": partial(loop_of([f"ffn={ffn}"], size).tokens_per_second, steps)
+        for ffn in ("standard", "swiglu", "moe")
+    }
+    return alternate(turns, rounds, "ffn=moe")
+
+
+def loop_of(overrides: list[str], size: Size) -> Loop:
+    model = build_model(compose([*overrides, *sized(size)]), size.vocab_size)
+    return Loop(model, size, best_precision("cpu") == "bf16-mixed")
