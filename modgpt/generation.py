@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from modgpt.model import GPT
@@ -108,22 +109,22 @@ def stream(
     Yields: (B,) ids.
     """
     limit = trained_context(model) if context == "auto" else context
-    capacity = tokens.shape[1] + max_new_tokens
+    prompt, capacity = tokens.shape[1], tokens.shape[1] + max_new_tokens
+    tokens = F.pad(tokens, (0, max_new_tokens))  # the prompt, and room for what follows
     was_training = model.training
     model.eval()
     try:
-        unread, state = tokens, None
-        for _ in range(max_new_tokens):
-            with torch.no_grad():
-                if limit is not None and (state.length if state else 0) + unread.shape[1] > limit:
-                    unread, state = tokens[:, -max(1, limit // 2) :], None
+        read, state = 0, None
+        for known in range(prompt, capacity):
+            with torch.inference_mode():
+                if limit is not None and (state.length if state else 0) + known - read > limit:
+                    read, state = known - max(1, limit // 2), None
                 if state is None:
                     room = capacity if limit is None else min(capacity, limit)
                     state = model.initial_state(tokens.shape[0], room)
-                logits, state = model.decode(unread, state)
+                logits, state = model.decode(tokens[:, read:known], state)
                 picked = pick(logits[:, -1])
-            unread = picked[:, None]
-            tokens = torch.cat([tokens, unread], dim=1)
+            tokens[:, known], read = picked, known
             yield picked
     finally:
         model.train(was_training)
@@ -164,7 +165,11 @@ def sample(
         outside = ordered.cumsum(-1) - ordered >= top_p
         ordered = ordered.masked_fill(outside, 0.0)
         probabilities = torch.zeros_like(probabilities).scatter(-1, order, ordered)
-    return torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
+    # The first token at which the cumulated probabilities reach a number drawn from (0, total]: so it is
+    # never one of probability 0, and there always is one, whatever the total has been rounded to.
+    cumulated = probabilities.cumsum(-1)
+    u = 1 - torch.rand(len(cumulated), 1, generator=generator, device=cumulated.device)
+    return torch.searchsorted(cumulated, u * cumulated[:, -1:]).squeeze(-1)
 
 
 def check_sampling(

@@ -211,7 +211,8 @@ class GPT(nn.Module):
             )
         positions = torch.arange(start, end, device=tokens.device)
         x = self.pos.embed(self.embedding(tokens), positions)
-        x = F.dropout(x, self.dropout, self.training)
+        if self.training:
+            x = F.dropout(x, self.dropout)
         layers, auxes = [], []
         for block, state in zip(self.blocks, states, strict=True):
             x, state, aux = block(x, self.pos, positions, state)

@@ -22,13 +22,15 @@ class KVCache(State):
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Write k, v (B,Hkv,T,D) behind what is there; return all that is there now."""
-        end = self.length + k.shape[2]
-        if end > self.k.shape[2]:
-            raise ValueError(f"the cache has room for {self.k.shape[2]} tokens, {end} are needed")
-        self.k[:, :, self.length : end] = k
-        self.v[:, :, self.length : end] = v
-        self.length = end
-        return self.k[:, :, :end], self.v[:, :, :end]
+        start, new = self.length, k.shape[2]
+        if start + new > self.k.shape[2]:
+            raise ValueError(
+                f"the cache has room for {self.k.shape[2]} tokens, {start + new} are needed"
+            )
+        self.k.narrow(2, start, new).copy_(k)
+        self.v.narrow(2, start, new).copy_(v)
+        self.length += new
+        return self.k.narrow(2, 0, self.length), self.v.narrow(2, 0, self.length)
 
 
 class FlashAttention(Attention):
@@ -53,8 +55,8 @@ class FlashAttention(Attention):
         k_positions = positions
         if state is not None:
             assert isinstance(state, KVCache)
-            k, v = state.append(k.to(state.k.dtype), v.to(state.v.dtype))
-            q = q.to(k.dtype)
+            k, v = state.append(k.type_as(state.k), v.type_as(state.v))
+            q = q.type_as(k)
             k_positions = torch.arange(state.length, device=q.device)
         bias = pos.score_bias(positions, k_positions)
         n_queries, n_keys = q.shape[2], k.shape[2]

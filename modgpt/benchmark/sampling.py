@@ -9,14 +9,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from modgpt.benchmark.peers import SIZES, PlainGPT, transformers_gpt2, transformers_llama
-from modgpt.benchmark.rounds import Row, alternate
+from modgpt.benchmark.peers import SIZES, PlainGPT, Size, transformers_gpt2, transformers_llama
+from modgpt.benchmark.rounds import Row, Turn, alternate
 from modgpt.benchmark.training import COMPOSITIONS, sized
 from modgpt.build import build_model
 from modgpt.composition import compose
 from modgpt.generation import sample, stream
 
 BASELINE = "plain GPT-2, no cache"
+TRANSFORMERS = {"GPT-2": transformers_gpt2, "Llama": transformers_llama}
 PROMPT = torch.zeros(1, 1, dtype=torch.long)
 
 
@@ -33,34 +34,44 @@ def sampling(size_name: str, rounds: int, tokens: int) -> list[Row]:
         tokens: to sample in a turn.
     """
     size = SIZES[size_name]
-    contestants: dict[str, Callable[[], float]] = {}
-    for name, overrides in COMPOSITIONS.items():
-        model = build_model(compose([*overrides, *sized(size)]), size.vocab_size).eval()
-        generator = torch.Generator().manual_seed(1)
-
-        def pick(logits: Tensor, generator: torch.Generator = generator) -> Tensor:
-            return sample(logits, generator, temperature=1.0)
-
-        def ours(model=model, pick=pick) -> None:  # type: ignore[no-untyped-def]
-            for _ in stream(model, PROMPT, pick, tokens):
-                pass
-
-        contestants[f"modgpt {name}"] = partial(speed, ours, tokens)
-    plain = PlainGPT(size).eval()
-    contestants[BASELINE] = partial(
-        speed, partial(plain.generate, PROMPT, tokens, size.block_size), tokens
-    )
-    for name, make in {"GPT-2": transformers_gpt2, "Llama": transformers_llama}.items():
-        peer = make(size, room=tokens + 1).eval().model
-        turn = partial(
-            peer.generate, PROMPT, attention_mask=torch.ones_like(PROMPT), max_new_tokens=tokens,
-            min_new_tokens=tokens, do_sample=True, top_k=0, use_cache=True, pad_token_id=0,
-        )  # fmt: skip
-        contestants[f"transformers {name}, cached"] = partial(speed, turn, tokens)
+    contestants: dict[str, Callable[[], Turn]] = {
+        f"modgpt {name}": partial(ours, name, size, tokens) for name in COMPOSITIONS
+    }
+    contestants[BASELINE] = partial(plain, size, tokens)
+    for name in TRANSFORMERS:
+        contestants[f"transformers {name}, cached"] = partial(cached, name, size, tokens)
     return alternate(contestants, rounds, BASELINE)
 
 
-def speed(turn: Callable[[], object], tokens: int) -> float:
+def ours(name: str, size: Size, tokens: int) -> Turn:
+    model = build_model(compose([*COMPOSITIONS[name], *sized(size)]), size.vocab_size)
+    generator = torch.Generator().manual_seed(1)
+
+    def pick(logits: Tensor) -> Tensor:
+        return sample(logits, generator, temperature=1.0)
+
+    def write() -> None:
+        for _ in stream(model, PROMPT, pick, tokens):
+            pass
+
+    return partial(speed, write, tokens)
+
+
+def plain(size: Size, tokens: int) -> Turn:
+    model = PlainGPT(size).eval()
+    return partial(speed, partial(model.generate, PROMPT, tokens, size.block_size), tokens)
+
+
+def cached(name: str, size: Size, tokens: int) -> Turn:
+    model = TRANSFORMERS[name](size, room=tokens + 1).eval().model
+    write = partial(
+        model.generate, PROMPT, attention_mask=torch.ones_like(PROMPT), max_new_tokens=tokens,
+        min_new_tokens=tokens, do_sample=True, top_k=0, use_cache=True, pad_token_id=0,
+    )  # fmt: skip
+    return partial(speed, write, tokens)
+
+
+def speed(write: Callable[[], object], tokens: int) -> float:
     start = time.perf_counter()
-    turn()
+    write()
     return tokens / (time.perf_counter() - start)

@@ -10,10 +10,11 @@ from dataclasses import replace
 from functools import partial
 
 from modgpt.benchmark.peers import SIZES, Loop, Size
-from modgpt.benchmark.rounds import Row, alternate
+from modgpt.benchmark.rounds import Row, Turn, alternate
 from modgpt.benchmark.training import sized
 from modgpt.build import build_model
 from modgpt.composition import compose
+from modgpt.memory import keep_freed_memory
 from modgpt.training import best_precision
 
 ATTENTIONS = ("flash", "local_window", "linear")
@@ -33,9 +34,7 @@ def length(rounds: int, longest: int = 8192) -> list[Row]:
         while lengths[-1] < longest:
             lengths.append(2 * lengths[-1])
         loops = {n: partial(loop_of, [f"attention={attention}"], long(n, longest)) for n in lengths}
-        turns: dict[str, Callable[[], float]] = {
-            str(n): partial(make().tokens_per_second, 1) for n, make in loops.items()
-        }
+        turns = {str(n): partial(turns_of, make, 1) for n, make in loops.items()}
         timed = {row["contestant"]: row for row in alternate(turns, rounds, str(SHORTEST))}
         memory = {n: peak_mebibytes(make) for n, make in loops.items()}
         rows += [
@@ -74,13 +73,16 @@ def grown(make: Callable[[], Loop]) -> float:
 def experts(size_name: str, rounds: int, steps: int) -> list[Row]:
     """Training tokens per second with a mixture of experts and with dense feed-forwards as active."""
     size = SIZES[size_name]
-    turns: dict[str, Callable[[], float]] = {
-        f"ffn={ffn}": partial(loop_of([f"ffn={ffn}"], size).tokens_per_second, steps)
-        for ffn in ("standard", "swiglu", "moe")
-    }
+    loops = {ffn: partial(loop_of, [f"ffn={ffn}"], size) for ffn in ("standard", "swiglu", "moe")}
+    turns = {f"ffn={ffn}": partial(turns_of, make, steps) for ffn, make in loops.items()}
     return alternate(turns, rounds, "ffn=moe")
 
 
+def turns_of(make: Callable[[], Loop], steps: int) -> Turn:
+    return partial(make().tokens_per_second, steps)
+
+
 def loop_of(overrides: list[str], size: Size) -> Loop:
+    keep_freed_memory()
     model = build_model(compose([*overrides, *sized(size)]), size.vocab_size)
     return Loop(model, size, best_precision("cpu") == "bf16-mixed")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from modgpt.benchmark.peers import (
     SIZES,
@@ -19,9 +19,10 @@ from modgpt.benchmark.peers import (
     transformers_llama,
     x_transformers,
 )
-from modgpt.benchmark.rounds import Row, alternate
+from modgpt.benchmark.rounds import Row, Turn, alternate
 from modgpt.build import build_model
 from modgpt.composition import compose, compose_job
+from modgpt.memory import keep_freed_memory
 from modgpt.training import best_precision, train
 
 COMPOSITIONS: dict[str, tuple[str, ...]] = {
@@ -46,29 +47,46 @@ def training(size_name: str, rounds: int, steps: int) -> list[Row]:
         steps: of each turn.
     """
     size = SIZES[size_name]
-    bf16 = best_precision("cpu") == "bf16-mixed"
-    contestants: dict[str, Callable[[], float]] = {}
-    for name, overrides in COMPOSITIONS.items():
-        contestants[f"modgpt {name}, whole program"] = partial(whole_program, overrides, size, steps)
-        ours = Loop(build_model(compose([*overrides, *sized(size)]), size.vocab_size), size, bf16)
-        contestants[f"modgpt {name}, bare loop"] = partial(ours.tokens_per_second, steps)
-    for name, make in PEERS.items():
-        for precision in ("fp32", "bf16"):
-            peer = Loop(make(size), size, bf16=precision == "bf16")
-            contestants[f"{name}, {precision}"] = partial(peer.tokens_per_second, steps)
+    contestants: dict[str, Callable[[], Turn]] = {}
+    for name in COMPOSITIONS:
+        contestants[f"modgpt {name}, whole program"] = partial(WholeProgram, name, size, steps)
+        contestants[f"modgpt {name}, bare loop"] = partial(our_loop, name, size, steps)
+    for name in PEERS:
+        for bf16 in (False, True):
+            label = f"{name}, {'bf16' if bf16 else 'fp32'}"
+            contestants[label] = partial(peer_loop, name, size, steps, bf16)
     return alternate(contestants, rounds, BASELINE)
 
 
-def whole_program(overrides: tuple[str, ...], size: Size, steps: int) -> float:
-    """Tokens per second of a training with everything a user gets: Lightning, loggers, checkpoints."""
-    torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as folder:
-        job = compose_job([
-            *overrides, *sized(size), f"trainer.max_steps={steps}", "schedule.warmup_steps=2",
-            "trainer.accelerator=cpu", "trainer.val_check_interval=100000", f"output_dir={folder}",
-            "callbacks.sample.length=0", "trainer.limit_val_batches=1",
-        ])  # fmt: skip
-        return float(train(job, Path(folder) / "run").result["tokens_per_second"])
+def our_loop(name: str, size: Size, steps: int) -> Turn:
+    """Our model in the bare loop, as our program would run it."""
+    keep_freed_memory()
+    model = build_model(compose([*COMPOSITIONS[name], *sized(size)]), size.vocab_size)
+    loop = Loop(model, size, bf16=best_precision("cpu") == "bf16-mixed")
+    return partial(loop.tokens_per_second, steps)
+
+
+def peer_loop(name: str, size: Size, steps: int, bf16: bool) -> Turn:
+    return partial(Loop(PEERS[name](size), size, bf16).tokens_per_second, steps)
+
+
+class WholeProgram:
+    """A training with everything a user gets: Lightning, loggers, checkpoints.
+
+    A call returns its tokens per second, validation not counted.
+    """
+
+    def __init__(self, name: str, size: Size, steps: int) -> None:
+        self.overrides = [
+            *COMPOSITIONS[name], *sized(size), f"trainer.max_steps={steps}", "schedule.warmup_steps=2",
+            "trainer.accelerator=cpu", "trainer.val_check_interval=100000",
+            "trainer.limit_val_batches=1", "callbacks.sample.length=0",
+        ]  # fmt: skip
+
+    def __call__(self) -> float:
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+            job = compose_job([*self.overrides, f"output_dir={folder}"])
+            return float(train(job, Path(folder) / "run").result["tokens_per_second"])
 
 
 def sized(size: Size) -> list[str]:

@@ -51,7 +51,8 @@ class DenseFeedForward(FeedForward):
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        return F.dropout(self.transform(x), self.dropout, self.training), {}
+        y = self.transform(x)
+        return F.dropout(y, self.dropout) if self.training else y, {}
 
     @abstractmethod
     def transform(self, x: Tensor, *groups: Tensor) -> Tensor:
