@@ -211,7 +211,7 @@ class GPT(nn.Module):
             )
         positions = torch.arange(start, end, device=tokens.device)
         x = self.pos.embed(self.embedding(tokens), positions)
-        if self.training:
+        if self.training and self.dropout:
             x = F.dropout(x, self.dropout)
         layers, auxes = [], []
         for block, state in zip(self.blocks, states, strict=True):

@@ -7,6 +7,7 @@ import shutil
 import time
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,9 @@ def build_module(cfg: DictConfig) -> LitGPT:
     """
     model = build_model(cfg)
     with as_user_errors():
-        optimizer, schedule = instantiate(cfg.optimizer), instantiate(cfg.schedule)
+        optimizer, checked = instantiate(cfg.optimizer), instantiate(cfg.schedule)
+        # Hydra's partials check what they call every time, which takes a third of a millisecond.
+        schedule = partial(checked.func, *checked.args, **checked.keywords)
         schedule(0)
         optimizer(model)
         state = torch.get_rng_state()

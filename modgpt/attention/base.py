@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -91,7 +92,7 @@ class Attention(nn.Module, ABC):
         q, k, v = self.project(x, pos, positions)
         y, state = self.mix(q, k, v, pos, positions, state)
         y = self.out(y.transpose(1, 2).flatten(2))  # (B,H,T,D) -> (B,T,H·D) -> (B,T,C)
-        return F.dropout(y, self.dropout) if self.training else y, state
+        return F.dropout(y, self.dropout) if self.training and self.dropout else y, state
 
     def project(self, x: Tensor, pos: Position, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (B,T,C) -> q (B,H,T,D), k and v (B,Hkv,T,D), q and k normed and rotated."""
@@ -219,15 +220,21 @@ def by_products(
     b, h, n, d = q.shape
     if k.shape[1] != h:
         k, v = (x.repeat_interleave(h // k.shape[1], dim=1) for x in (k, v))
-    if is_causal:
-        mask = torch.ones(n, k.shape[2], dtype=torch.bool).tril()
     if mask is None:
-        mask = torch.zeros(n, k.shape[2], dtype=q.dtype)
+        mask = future(n, q.dtype) if is_causal else q.new_zeros(n, k.shape[2])
     elif mask.dtype == torch.bool:
         mask = torch.zeros(mask.shape, dtype=q.dtype).masked_fill(~mask, float("-inf"))
     added = mask.expand(b, h, -1, -1).flatten(0, 1)  # (B·H,Tq,Tk)
     scores = torch.baddbmm(
         added, q.flatten(0, 1), k.flatten(0, 1).mT, alpha=d**-0.5 if scale is None else scale
     )
-    weights = F.dropout(scores.softmax(-1), dropout)
+    weights = scores.softmax(-1)
+    if dropout:
+        weights = F.dropout(weights, dropout)
     return (weights @ v.flatten(0, 1)).unflatten(0, (b, h))
+
+
+@lru_cache(maxsize=4)  # the layers share it, and the steps
+def future(n: int, dtype: torch.dtype) -> Tensor:
+    """(n,n), −∞ where a key lies in its query's future, else 0."""
+    return torch.full((n, n), float("-inf"), dtype=dtype).triu(1)

@@ -86,7 +86,7 @@ class WholeProgram:
     def __call__(self) -> float:
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             job = compose_job([*self.overrides, f"output_dir={folder}"])
-            return float(train(job, Path(folder) / "run").result["tokens_per_second"])
+            return float(train(job, Path(folder)).result["tokens_per_second"])
 
 
 def sized(size: Size) -> list[str]:
