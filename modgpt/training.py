@@ -44,7 +44,6 @@ from modgpt.errors import UserError, as_user_errors
 from modgpt.files import replaced
 from modgpt.lit_module import LitGPT
 from modgpt.match import match_size
-from modgpt.memory import keep_freed_memory
 from modgpt.model import GPT
 from modgpt.provenance import device_name, first_record, now, peak_memory
 from modgpt.record import Record
@@ -93,7 +92,6 @@ def train(job: Job, folder: Path | None = None) -> Outcome:
     started = time.perf_counter()
     for name in ("lightning.pytorch", "lightning.fabric"):  # which devices there are, and advice
         logging.getLogger(name).setLevel(logging.WARNING)
-    keep_freed_memory()
     cfg = settle(job.config)
     resumed = find_resumed(cfg) if folder is None else find_started(folder)
     L.seed_everything(cfg.seed, verbose=False)

@@ -14,7 +14,6 @@ from modgpt.benchmark.rounds import Row, Turn, alternate
 from modgpt.benchmark.training import sized
 from modgpt.build import build_model
 from modgpt.composition import compose
-from modgpt.memory import keep_freed_memory
 from modgpt.training import best_precision
 
 ATTENTIONS = ("flash", "local_window", "linear")
@@ -83,6 +82,5 @@ def turns_of(make: Callable[[], Loop], steps: int) -> Turn:
 
 
 def loop_of(overrides: list[str], size: Size) -> Loop:
-    keep_freed_memory()
     model = build_model(compose([*overrides, *sized(size)]), size.vocab_size)
     return Loop(model, size, best_precision("cpu") == "bf16-mixed")

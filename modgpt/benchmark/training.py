@@ -22,7 +22,6 @@ from modgpt.benchmark.peers import (
 from modgpt.benchmark.rounds import Row, Turn, alternate
 from modgpt.build import build_model
 from modgpt.composition import compose, compose_job
-from modgpt.memory import keep_freed_memory
 from modgpt.training import best_precision, train
 
 COMPOSITIONS: dict[str, tuple[str, ...]] = {
@@ -60,7 +59,6 @@ def training(size_name: str, rounds: int, steps: int) -> list[Row]:
 
 def our_loop(name: str, size: Size, steps: int) -> Turn:
     """Our model in the bare loop, as our program would run it."""
-    keep_freed_memory()
     model = build_model(compose([*COMPOSITIONS[name], *sized(size)]), size.vocab_size)
     loop = Loop(model, size, bf16=best_precision("cpu") == "bf16-mixed")
     return partial(loop.tokens_per_second, steps)
