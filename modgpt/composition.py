@@ -160,6 +160,9 @@ def check_option(override: Override, group: str) -> None:
     if group not in groups():
         raise UserError(f"unknown group {group!r}{did_you_mean(group, groups())}")
     value = override.value()
+    if value is None and not override.is_delete():  # Hydra takes the words, and fails on the value
+        key = override.get_key_element()
+        raise UserError(f"{key}=null cannot be: leave a group out with '~{key}'")
     if isinstance(value, Glob) or value is None or isinstance(value, dict):
         return
     if isinstance(value, ChoiceSweep):

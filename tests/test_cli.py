@@ -18,6 +18,8 @@ COMPOSITION = [
     (["+fnn=moe"], "unknown group or key 'fnn'; did you mean ffn?"),
     (["++learning_rate=1"], "unknown group or key 'learning_rate'"),
     (["ffn=mo"], "unknown option ffn=mo; did you mean moe? (ffn has: "),
+    (["experiment=null"], "experiment=null cannot be: leave a group out with '~experiment'"),
+    (["norm@attention.qk_norm=null"], "leave a group out with '~norm@attention.qk_norm'"),
     (["experiment=nanogp"], "unknown option experiment=nanogp; did you mean nanogpt?"),
     (["norm@attention.qk_norm=foo"], "unknown option norm=foo"),
     (["model.n_layer=3"], "unknown key 'model.n_layer'; did you mean n_layers?"),
