@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -116,7 +117,7 @@ def stream(
     try:
         read, state = 0, None
         for known in range(prompt, capacity):
-            with torch.inference_mode():
+            with torch.inference_mode(), no_setting_up():
                 if limit is not None and (state.length if state else 0) + known - read > limit:
                     read, state = known - max(1, limit // 2), None
                 if state is None:
@@ -128,6 +129,20 @@ def stream(
             yield picked
     finally:
         model.train(was_training)
+
+
+@contextmanager
+def no_setting_up() -> Iterator[None]:
+    """Without oneDNN, which prepares a kernel at every call: too long for a single token.
+
+    It stays under autocast, where the products in bf16 are its own.
+    """
+    before = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = before and torch.is_autocast_enabled("cpu")
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = before
 
 
 def trained_context(model: GPT) -> int | None:

@@ -141,7 +141,7 @@ def heads_of(
     weights: Weights,
     n_heads: int,
     n_kv_heads: int | None,
-    qk_norm: Callable[[Tensor, Weights], Tensor] | None,
+    qk_norm: Callable[[Tensor, Weights], Tensor],
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """x (T,C) -> q, k and v of every query head, each (T,D); query heads share keys and values."""
     n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
@@ -149,9 +149,8 @@ def heads_of(
     columns = linear(x, weights, "qkv").split(width, dim=1)
     q = list(columns[:n_heads])
     k, v = columns[n_heads : n_heads + n_kv_heads], columns[n_heads + n_kv_heads :]
-    if qk_norm:
-        q = [qk_norm(head, sub(weights, "q_norm")) for head in q]
-        k = [qk_norm(head, sub(weights, "k_norm")) for head in k]
+    q = [qk_norm(head, sub(weights, "q_norm")) for head in q]
+    k = [qk_norm(head, sub(weights, "k_norm")) for head in k]
     shared = n_heads // n_kv_heads
     return q, [k[h // shared] for h in range(n_heads)], [v[h // shared] for h in range(n_heads)]
 
@@ -170,7 +169,7 @@ def softmax_attention(
     n_heads: int,
     n_kv_heads: int | None = None,
     scale: float | None = None,
-    qk_norm: Callable[[Tensor, Weights], Tensor] | None = None,
+    qk_norm: Callable[[Tensor, Weights], Tensor],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """softmax(scale·QKᵀ − m·(i−j)) V over the keys `visible(i)`, for one sequence x (T,C).
 
@@ -231,7 +230,7 @@ def linear_attention(
     n_heads: int,
     eps: float,
     n_kv_heads: int | None = None,
-    qk_norm: Callable[[Tensor, Weights], Tensor] | None = None,
+    qk_norm: Callable[[Tensor, Weights], Tensor],
     **_: object,
 ) -> tuple[Tensor, State]:
     """The recurrence of Katharopoulos et al. 2020, token by token; x (B,T,C).
@@ -340,6 +339,7 @@ FFN: dict[str, Callable[..., tuple[Tensor, dict[str, Tensor]]]] = {
 # (x (…,C), weights, **knobs) -> (…,C)
 NORM = {
     "layernorm": layer_norm,
+    "none": lambda x, *_, **__: x,
     "rmsnorm": rms_norm,
     "scalenorm": scale_norm,
 }
@@ -373,7 +373,7 @@ def option_of(group: str, node: Mapping[Any, Any]) -> str:
 def knobs_of(node: Mapping[Any, Any]) -> dict[str, Any]:
     """The knobs in a part of a configuration; QK-norm as the reference of the norm it names."""
     knobs = {str(k): v for k, v in node.items() if k not in ("_target_", "_partial_")}
-    if knobs.get("qk_norm"):
+    if "qk_norm" in knobs:
         norm = knobs["qk_norm"]
         knobs["qk_norm"] = partial(reference_of("norm", option_of("norm", norm)), **knobs_of(norm))
     return knobs

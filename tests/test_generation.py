@@ -130,6 +130,15 @@ def test_top_p() -> None:
     assert got[0] / 4000 == pytest.approx(kept[0].item(), abs=0.03), "renormalised"
 
 
+@pytest.mark.parametrize("u", [0.0, 0.5, 1 - 2**-24])  # torch.rand's lowest and highest among them
+def test_what_has_no_probability_is_never_drawn(u: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.full(shape, u))
+    logits = torch.full((1, 65), float("-inf"))
+    logits[0, [3, 40]] = torch.tensor([1.0, -30.0])
+    assert sample(logits, generator(), temperature=1.0).item() in (3, 40)
+    assert sample(LOGITS, generator(), temperature=1.0, top_k=1).item() == 0
+
+
 def test_seeds() -> None:
     model = small_model({})
     texts = [generate(model, LETTERS, "a", max_new_tokens=30, seed=s) for s in (1, 1, 2)]

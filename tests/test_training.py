@@ -72,7 +72,8 @@ def test_thirty_steps_lower_the_loss(choices: dict[str, str], overrides: Overrid
     outcome = run(overrides(*parts, "logger=csv", "trainer.log_every_n_steps=1"))
     start, end = losses(outcome.folder, "train/loss")[0], outcome.result["final_val_loss"]
     assert start == pytest.approx(math.log(len(outcome.data.tokenizer)), abs=0.2), "a uniform guess"
-    assert end < start - 0.5
+    # Without a norm the first steps see vectors a fiftieth of the size.
+    assert end < start - (0.3 if choices["norm"] == "none" else 0.5)
     assert outcome.result["status"] == "finished"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +14,7 @@ from modgpt.pos.base import Position
 from modgpt.state import State
 
 LONGEST_BY_PRODUCTS = 1024  # keys
+SCORES_AT_ONCE = 2**20  # what a processor's cache has room for
 
 
 class Attention(nn.Module, ABC):
@@ -36,7 +36,7 @@ class Attention(nn.Module, ABC):
         bias: give the projections a bias.
         scale: factor of the scores; None for 1/√D.
         qk_norm: makes the norm of queries and keys, called with D (Henry et al. 2020; per head as in
-            Qwen3), before any rotation; None for no norm.
+            Qwen3), before any rotation.
 
     Raises:
         ValueError: C is not divisible by H, H not by Hkv, or a size is below 1.
@@ -53,7 +53,7 @@ class Attention(nn.Module, ABC):
         head_dim: int | None = None,
         bias: bool = False,
         scale: float | None = None,
-        qk_norm: Callable[[int], nn.Module] | None = None,
+        qk_norm: Callable[[int], nn.Module] = nn.Identity,
     ) -> None:
         super().__init__()
         n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
@@ -72,8 +72,7 @@ class Attention(nn.Module, ABC):
         self.layer, self.scale, self.dropout = layer, scale, dropout
         self.qkv = nn.Linear(d_model, (n_heads + 2 * n_kv_heads) * head_dim, bias=bias)
         self.out = nn.Linear(n_heads * head_dim, d_model, bias=bias)
-        self.q_norm = qk_norm(head_dim) if qk_norm else nn.Identity()
-        self.k_norm = qk_norm(head_dim) if qk_norm else nn.Identity()
+        self.q_norm, self.k_norm = qk_norm(head_dim), qk_norm(head_dim)
 
     def forward(
         self, x: Tensor, pos: Position, positions: Tensor, state: State | None = None
@@ -92,7 +91,7 @@ class Attention(nn.Module, ABC):
         q, k, v = self.project(x, pos, positions)
         y, state = self.mix(q, k, v, pos, positions, state)
         y = self.out(y.transpose(1, 2).flatten(2))  # (B,H,T,D) -> (B,T,H·D) -> (B,T,C)
-        return F.dropout(y, self.dropout) if self.training and self.dropout else y, state
+        return F.dropout(y, self.dropout, self.training), state
 
     def project(self, x: Tensor, pos: Position, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (B,T,C) -> q (B,H,T,D), k and v (B,Hkv,T,D), q and k normed and rotated."""
@@ -215,26 +214,22 @@ def by_products(
     """Softmax attention as two matrix products.
 
     In bf16 the CPU's fused kernel takes up to six times as long backwards on short windows. On long ones
-    it is ahead, for it does not write the T×T scores to memory.
+    it is ahead, for it does not write the T×T scores to memory. Here they are made for so many sequences
+    at a time as leaves them in the cache.
     """
-    b, h, n, d = q.shape
+    _, h, n, d = q.shape
     if k.shape[1] != h:
         k, v = (x.repeat_interleave(h // k.shape[1], dim=1) for x in (k, v))
     if mask is None:
-        mask = future(n, q.dtype) if is_causal else q.new_zeros(n, k.shape[2])
+        mask = q.new_full((n, k.shape[2]), float("-inf")).triu(1) if is_causal else q.new_zeros(())
     elif mask.dtype == torch.bool:
         mask = torch.zeros(mask.shape, dtype=q.dtype).masked_fill(~mask, float("-inf"))
-    added = mask.expand(b, h, -1, -1).flatten(0, 1)  # (B·H,Tq,Tk)
-    scores = torch.baddbmm(
-        added, q.flatten(0, 1), k.flatten(0, 1).mT, alpha=d**-0.5 if scale is None else scale
-    )
-    weights = scores.softmax(-1)
-    if dropout:
-        weights = F.dropout(weights, dropout)
-    return (weights @ v.flatten(0, 1)).unflatten(0, (b, h))
-
-
-@lru_cache(maxsize=4)  # the layers share it, and the steps
-def future(n: int, dtype: torch.dtype) -> Tensor:
-    """(n,n), −∞ where a key lies in its query's future, else 0."""
-    return torch.full((n, n), float("-inf"), dtype=dtype).triu(1)
+    alpha = d**-0.5 if scale is None else scale
+    sequences = max(1, SCORES_AT_ONCE // (h * n * k.shape[2]))
+    parts = []
+    for q_part, k_part, v_part in zip(*(x.split(sequences) for x in (q, k, v)), strict=True):
+        added = mask.expand(len(q_part), h, n, k.shape[2]).flatten(0, 1)  # (B·H,Tq,Tk)
+        scores = torch.baddbmm(added, q_part.flatten(0, 1), k_part.flatten(0, 1).mT, alpha=alpha)
+        weights = F.dropout(scores.softmax(-1), dropout)
+        parts.append((weights @ v_part.flatten(0, 1)).unflatten(0, (-1, h)))
+    return torch.cat(parts) if len(parts) > 1 else parts[0]

@@ -27,10 +27,10 @@ class KVCache(State):
             raise ValueError(
                 f"the cache has room for {self.k.shape[2]} tokens, {start + new} are needed"
             )
-        self.k.narrow(2, start, new).copy_(k)
-        self.v.narrow(2, start, new).copy_(v)
         self.length += new
-        return self.k.narrow(2, 0, self.length), self.v.narrow(2, 0, self.length)
+        self.k[:, :, start : self.length] = k
+        self.v[:, :, start : self.length] = v
+        return self.k[:, :, : self.length], self.v[:, :, : self.length]
 
 
 class FlashAttention(Attention):
@@ -55,7 +55,7 @@ class FlashAttention(Attention):
         k_positions = positions
         if state is not None:
             assert isinstance(state, KVCache)
-            k, v = state.append(k.type_as(state.k), v.type_as(state.v))
+            k, v = state.append(k, v)
             q = q.type_as(k)
             k_positions = torch.arange(state.length, device=q.device)
         bias = pos.score_bias(positions, k_positions)

@@ -25,8 +25,8 @@ class LinearState(State):
 class LinearAttention(Attention):
     """yᵢ = φ(qᵢ)ᵀ Σ_{j≤i} φ(kⱼ)vⱼᵀ / φ(qᵢ)ᵀ Σ_{j≤i} φ(kⱼ), with φ(x) = elu(x) + 1.
 
-    Source: Katharopoulos et al. 2020, "Transformers are RNNs", section 3. Training goes chunk by chunk:
-    inside a chunk (QKᵀ⊙L)V, between chunks the carried sums s and z; decoding is the same with chunks
+    Source: Katharopoulos et al. 2020, "Transformers are RNNs", section 3. Training goes by chunks:
+    inside a chunk (QKᵀ⊙L)V, between chunks the running sums s and z; decoding is the same with chunks
     of one token. Positions act as follows.
       - RoPE: φ(q) and φ(k) are rotated in the numerator only (Su et al. 2021, eq. 19); a rotated
         denominator could be zero or negative.
@@ -36,7 +36,7 @@ class LinearAttention(Attention):
     Dropout acts on the output alone, for there are no weights to drop.
 
     Args:
-        chunk: tokens per chunk; the work inside a chunk grows with it, the number of steps shrinks.
+        chunk: tokens per chunk; the work inside a chunk grows with it, the number of sums shrinks.
         eps: added to the denominator.
 
     Raises:
@@ -67,47 +67,51 @@ class LinearAttention(Attention):
         positions: Tensor,
         state: State | None,
     ) -> tuple[Tensor, State | None]:
-        dtype = v.dtype
+        dtype, length = v.dtype, q.shape[2]
         if self.n_kv_heads != self.n_heads:
             repeats = self.n_heads // self.n_kv_heads
             k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
         # Running sums over thousands of keys lose too much in bf16.
         with torch.autocast(q.device.type, enabled=False):
             q, k, v = F.elu(q.float()) + 1, F.elu(k.float()) + 1, v.float()
+            rotated_q, rotated_k = pos.rotate(q, positions), pos.rotate(k, positions)
             sums = self.initial_state(q.shape[0], 0) if state is None else state
             assert isinstance(sums, LinearState)
             decay, outputs = pos.log_decay(), []
-            for start in range(0, q.shape[2], self.chunk):
-                part = slice(start, start + self.chunk)
-                y, sums = self.chunk_step(
-                    q[:, :, part], k[:, :, part], v[:, :, part], pos, positions[part], decay, sums
-                )
-                outputs.append(y)
+            # All whole chunks at once, then what is left over, as one chunk that is shorter.
+            whole = length - length % self.chunk
+            for start, end, chunk in ((0, whole, self.chunk), (whole, length, length - whole)):
+                if start < end:
+                    parts = (
+                        x[:, :, start:end].unflatten(2, (-1, chunk))
+                        for x in (q, k, v, rotated_q, rotated_k)
+                    )
+                    y, sums = self.mix_chunks(sums, decay, *parts)
+                    outputs.append(y)
         y = torch.cat(outputs, dim=2) if len(outputs) > 1 else outputs[0]
         return y.to(dtype), None if state is None else sums
 
-    def chunk_step(
+    def mix_chunks(
         self,
+        sums: LinearState,
+        log_decay: Tensor | None,
         q: Tensor,
         k: Tensor,
         v: Tensor,
-        pos: Position,
-        positions: Tensor,
-        log_decay: Tensor | None,
-        sums: LinearState,
+        rotated_q: Tensor,
+        rotated_k: Tensor,
     ) -> tuple[Tensor, LinearState]:
-        """One chunk: q, k, v (B,H,c,D), the sums before it -> (B,H,c,D), the sums after it."""
-        rotated_q, rotated_k = pos.rotate(q, positions), pos.rotate(k, positions)
-        within, since_past, to_end, whole = decay_factors(q.shape[2], log_decay, q.device)
-        scores = q @ k.mT * within  # (B,H,c,c), zero where j > i
+        """N chunks of c tokens, (B,H,N,c,D) each -> (B,H,N·c,D); the sums before them -> those after."""
+        within, since_past, to_end, whole = decay_factors(q.shape[3], log_decay, q.device)
+        s = running_sums(sums.s, (rotated_k * to_end).mT @ v, whole)  # (B,H,N+1,D,D)
+        z = running_sums(sums.z.unsqueeze(-1), (k * to_end).sum(3).unsqueeze(-1), whole)
+        scores = q @ k.mT * within  # (B,H,N,c,c), zero where j > i
         rotated = scores if rotated_q is q else rotated_q @ rotated_k.mT * within
-        numerator = rotated @ v + (rotated_q * since_past) @ sums.s  # inside the chunk + before it
-        denominator = scores.sum(-1) + ((q * since_past) @ sums.z.unsqueeze(-1)).squeeze(-1)
-        sums = LinearState(
-            s=whole.unsqueeze(-1) * sums.s + (rotated_k * to_end).mT @ v,
-            z=whole * sums.z + (k * to_end).sum(2),
-        )
-        return numerator / (denominator + self.eps).unsqueeze(-1), sums
+        # Inside the chunk + before it.
+        numerator = rotated @ v + (rotated_q * since_past) @ s[:, :, :-1]
+        denominator = scores.sum(-1, keepdim=True) + (q * since_past) @ z[:, :, :-1]
+        y = numerator / (denominator + self.eps)
+        return y.flatten(2, 3), LinearState(s=s[:, :, -1], z=z[:, :, -1].squeeze(-1))
 
     def initial_state(self, batch_size: int, capacity: int) -> LinearState:
         shape = (batch_size, self.n_heads, self.head_dim, self.head_dim)
@@ -122,22 +126,41 @@ class LinearAttention(Attention):
         return self.n_heads * (self.head_dim**2 + self.head_dim)
 
 
+def running_sums(before: Tensor, added: Tensor, decay: Tensor) -> Tensor:
+    """Sums at the borders of N chunks: Sₙ = decay·Sₙ₋₁ + addedₙ, from S₀ = before.
+
+    By doubling (Hillis & Steele 1986): after i rounds each holds what the last 2^i chunks added, so that
+    log₂N operations on all chunks take the place of N on one.
+
+    Args:
+        before: (B,H,D,·). added: (B,H,N,D,·).
+        decay: (h,1,1,1), of what came before a chunk, at its end.
+
+    Returns: (B,H,N+1,D,·), S₀ to S_N.
+    """
+    sums, reach = torch.cat([before.unsqueeze(2), added], dim=2), 1
+    while reach < sums.shape[2]:
+        earlier = sums[:, :, :-reach] * decay**reach
+        sums = torch.cat([sums[:, :, :reach], sums[:, :, reach:] + earlier], dim=2)
+        reach *= 2
+    return sums
+
+
 def decay_factors(
     length: int, log_decay: Tensor | None, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What is left after the decay within a chunk of c tokens, all 1 where there is none.
 
-    Returns:
-        within (h,c,c): of token j at token i, 0 where j > i, for h = H, or 1 without decay;
-        since_past (h,c,1): of what came before the chunk, at token i;
-        to_end (h,c,1): of token j at the end of the chunk;
-        whole (h,1): of what came before the chunk, at its end.
+    Returns, for h = H, or 1 without decay:
+        within (h,1,c,c): of token j at token i, 0 where j > i;
+        since_past (h,1,c,1): of what came before the chunk, at token i;
+        to_end (h,1,c,1): of token j at the end of the chunk;
+        whole (h,1,1,1): of what came before the chunk, at its end.
     """
     rate = torch.zeros(1, device=device) if log_decay is None else log_decay.float()
-    steps = torch.arange(length, device=device)
-    distance = steps[:, None] - steps[None, :]
+    rate = rate[:, None, None, None]
+    steps = torch.arange(length, device=device)[:, None]  # (c,1)
+    distance = steps - steps.mT
     # Only distances i−j ≥ 0 are ever raised: e^(m·distance) into the future would overflow.
-    within = (rate[:, None, None] * distance.clamp(min=0)).exp() * (distance >= 0)
-    since_past = (rate[:, None] * (steps + 1)).exp().unsqueeze(-1)
-    to_end = (rate[:, None] * (length - 1 - steps)).exp().unsqueeze(-1)
-    return within, since_past, to_end, (rate * length).exp().unsqueeze(-1)
+    within = (rate * distance.clamp(min=0)).exp() * (distance >= 0)
+    return within, (rate * (steps + 1)).exp(), (rate * (length - 1 - steps)).exp(), (rate * length).exp()

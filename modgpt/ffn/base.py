@@ -52,7 +52,7 @@ class DenseFeedForward(FeedForward):
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         y = self.transform(x)
-        return F.dropout(y, self.dropout) if self.training and self.dropout else y, {}
+        return F.dropout(y, self.dropout, self.training), {}
 
     @abstractmethod
     def transform(self, x: Tensor, *groups: Tensor) -> Tensor:

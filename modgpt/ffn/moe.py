@@ -35,6 +35,7 @@ class GroupedLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(n_experts, out_features, in_features))
         self.bias = nn.Parameter(torch.empty(n_experts, out_features)) if bias else None
 
+    @torch.compiler.disable  # the compiler believes that grouped_mm takes nothing but bf16
     def forward(self, x: Tensor, ends: Tensor) -> Tensor:
         weight, bias = self.weight, self.bias
         if torch.is_autocast_enabled(x.device.type):  # autocast does not know grouped_mm
@@ -158,11 +159,12 @@ class MixtureOfExperts(FeedForward):
             ends_even = room.cumsum(0)
             moved = (ends_even - room) - (ends - counts)  # how far each expert's rows make way
             place = torch.arange(len(owner), device=owner.device) + moved[owner]
-            x = tokens.new_zeros(int(ends_even[-1]), tokens.shape[1]).index_copy(0, place, tokens[row])
-            y = self.experts.transform(x, ends_even.int())[place]
+            rows = tokens.index_select(0, row)
+            x = tokens.new_zeros(int(ends_even[-1]), tokens.shape[1]).index_copy(0, place, rows)
+            y = self.experts.transform(x, ends_even.int()).index_select(0, place)
         else:
-            y = self.experts.transform(tokens[row], ends.int())
-        y = y * gates.flatten()[order].unsqueeze(-1).type_as(y)
+            y = self.experts.transform(tokens.index_select(0, row), ends.int())
+        y = y * gates.flatten().index_select(0, order).unsqueeze(-1).type_as(y)
         return torch.zeros_like(tokens, dtype=y.dtype).index_add(0, row, y)
 
     def cost(self, length: int) -> Cost:

@@ -15,6 +15,7 @@ from torch import Tensor
 from modgpt import build_model, compose
 from modgpt.attention import base
 from modgpt.attention.base import Attention, by_products
+from modgpt.attention.linear import running_sums
 from modgpt.composition import options
 from modgpt.pos.base import Position
 from modgpt.state import State
@@ -34,8 +35,8 @@ KNOBS: dict[str, list[dict[str, Any]]] = {
     "linear": [{"chunk": 1}, {"chunk": 4}, {"chunk": 64}],
     "local_window": [{"window": 1}, {"window": 4}, {"window": 64}],
 }
-# One token; less than, exactly, twice and no multiple of a window or chunk of 4.
-LENGTHS = [1, 3, 4, 8, 11]
+# One token; less than, exactly, twice and no multiple of a window or chunk of 4; many of them.
+LENGTHS = [1, 3, 4, 8, 11, 30]
 
 CASES = [(option, knobs) for option in options("attention") for knobs in KNOBS.get(option, [{}])]
 
@@ -135,7 +136,7 @@ def test_head_counts(case: tuple[str, dict[str, Any]], heads: tuple[int, int]) -
         assert_state(state, pair.slow(inputs(7))[1])
 
 
-@pytest.mark.parametrize("norm", options("norm"))
+@pytest.mark.parametrize("norm", [o for o in options("norm") if o != "none"])
 @every_option
 def test_qk_norm(option: str, norm: str) -> None:
     """Under RoPE, where norm before rotation and norm after it differ."""
@@ -288,6 +289,18 @@ def test_flash_refuses_more_than_its_capacity() -> None:
         pair.fast(inputs(2), state, start=4)
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 8, 13])
+def test_sums_by_doubling_are_those_of_a_loop(n: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    before = torch.randn(2, 3, 4, 5, generator=generator, dtype=torch.float64)
+    added = torch.randn(2, 3, n, 4, 5, generator=generator, dtype=torch.float64)
+    decay = torch.rand(3, 1, 1, 1, generator=generator, dtype=torch.float64)
+    wanted = [before]
+    for i in range(n):
+        wanted.append(decay[..., 0] * wanted[-1] + added[:, :, i])
+    torch.testing.assert_close(running_sums(before, added, decay), torch.stack(wanted, dim=2))
+
+
 def test_linear_keeps_its_sums_in_fp32() -> None:
     """A sum over a thousand keys, each of about 1, stands still in bf16 from 256 on."""
     pair, x = Pair("linear"), inputs(1000)
@@ -404,3 +417,7 @@ def test_bf16_training_takes_the_products_on_a_cpu(monkeypatch: pytest.MonkeyPat
         with torch.no_grad():
             model(tokens)
     assert len(calls) == 1, "and forwards it is so in bf16 too"
+    monkeypatch.setattr(base, "LONGEST_BY_PRODUCTS", 7)
+    with torch.autocast("cpu", torch.bfloat16):
+        model(tokens)
+    assert len(calls) == 1, "and where the scores would be too many to write down"

@@ -41,7 +41,9 @@ def test_there_is_a_reference(option: str) -> None:
 @every_option
 def test_outputs_and_gradients(option: str, shape: tuple[int, ...], eps: float | None) -> None:
     node = configured("norm", option, **({} if eps is None else {"eps": eps}))
-    assert node.eps is not None, "without an eps the dtype decides, and bf16 decides otherwise"
+    assert option == "none" or node.eps is not None, (
+        "without an eps the dtype decides, and bf16 decides otherwise"
+    )
     module = component(node, shape[-1])
     # A row of its own size each, and away from a mean of 0.
     x = (inputs(*shape) * torch.rand(*shape[:-1], 1) * 3 + 0.5).requires_grad_()
@@ -83,9 +85,19 @@ def test_scale_of_the_input_does_not_matter(option: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Mismatch dtype")  # a slower kernel, the same norm
+@pytest.mark.parametrize("trained", [False, True])
 @every_option
-def test_bf16_is_near_fp32(option: str) -> None:
-    module, x = as_built(option), inputs(5, 24).bfloat16()
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+def test_bf16_is_near_fp32(option: str, trained: bool) -> None:
+    """As queries and keys are normed in training: (B,H,T,D), not contiguous."""
+    module = as_built(option)
+    x = inputs(2, 5, 3, 24).bfloat16().transpose(1, 2).requires_grad_(trained)
+    with torch.autocast("cpu", torch.bfloat16):
         y = module(x)
-    torch.testing.assert_close(y.float(), module(x.float()), rtol=1e-2, atol=1e-2)
+    wide = x.detach().float().requires_grad_()
+    wanted = module(wide)
+    torch.testing.assert_close(y.float(), wanted, rtol=1e-2, atol=1e-2)
+    if trained:
+        toward = inputs(*y.shape)
+        (got,) = torch.autograd.grad((y.float() * toward).sum(), x)
+        (slow,) = torch.autograd.grad((wanted * toward).sum(), wide)
+        torch.testing.assert_close(got.float(), slow, rtol=2e-2, atol=2e-2)

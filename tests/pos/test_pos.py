@@ -195,6 +195,18 @@ def test_rope_reads_theta(theta: float) -> None:
     assert_same(module.rotate(x, positions), each(slow.rotate, x, positions), "rotate")
 
 
+def test_rope_remembers_the_tables_of_no_other_positions() -> None:
+    module, slow = pair("rope")
+    for positions, width in ((torch.arange(5), 8), (torch.arange(5) + 3, 8), (torch.arange(2), 4)):
+        x = inputs(1, 1, len(positions), width)
+        for _ in range(2):  # computed, then remembered
+            assert_same(module.rotate(x, positions), each(slow.rotate, x, positions), "rotate")
+    same = torch.arange(3)
+    for width in (8, 4):
+        x = inputs(1, 1, 3, width)
+        assert_same(module.rotate(x, same), each(slow.rotate, x, same), "another head width")
+
+
 def test_rope_keeps_lengths() -> None:
     module, _ = pair("rope")
     x = inputs(2, 3, 9, 8)
