@@ -21,6 +21,7 @@ from modgpt.errors import UserError, did_you_mean
 TOP_TYPES = {
     "seed": int,
     "threads": int | None,
+    "compile": bool | None,
     "run_name": str | None,
     "resume": str | None,
     "output_dir": str,

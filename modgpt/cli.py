@@ -111,8 +111,8 @@ def override_arguments(arguments: list[str]) -> list[str]:
 def with_saved_overrides(arguments: list[str]) -> list[str]:
     """With `resume=FOLDER`: the run's saved overrides first, then those given now.
 
-    Threads and precision were decided when the run began; to end with the same weights they stay, unless
-    given anew.
+    Threads, precision and compiling were decided when the run began; to end with the same weights they
+    stay, unless given anew.
 
     Raises:
         UserError: the folder is not one of a run.
@@ -123,7 +123,11 @@ def with_saved_overrides(arguments: list[str]) -> list[str]:
         return arguments
     folder = Path(str(parse([keys["resume"]])[0].value()))
     result = read_result(folder)
-    saved = [f"threads={result['threads']}", f"trainer.precision={result['precision']}"]
+    saved = [
+        f"threads={result['threads']}",
+        f"trainer.precision={result['precision']}",
+        f"compile={result.get('compiled', False)}",
+    ]
     saved = {key_of(s): s for s in [*saved, *result["overrides"]]}
     kept = [s for key, s in saved.items() if key not in keys and key not in RUN_KEYS]
     flags = [a for a in arguments if a not in given]

@@ -26,7 +26,7 @@ def tell_followers(job: Job, cfg: DictConfig, folder: Path) -> None:
 
     Args:
         job: as composed.
-        cfg: settled; threads and precision have been decided here for all.
+        cfg: settled; threads, precision and compiling have been decided here for all.
         folder: the run's.
     """
     sys.argv = [
@@ -35,6 +35,7 @@ def tell_followers(job: Job, cfg: DictConfig, folder: Path) -> None:
         assignment("job_folder", folder),
         f"threads={cfg.threads}",
         f"trainer.precision={cfg.trainer.precision}",
+        f"compile={cfg.compile}",
         "hydra.mode=RUN",
     ]
     # Lightning would divide the cores anew, and other threads are other sums.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -210,15 +210,26 @@ class GPT(nn.Module):
                 f"{self.pos.max_length - 1} (model.block_size={self.block_size})"
             )
         positions = torch.arange(start, end, device=tokens.device)
-        x = self.pos.embed(self.embedding(tokens), positions)
-        if self.training and self.dropout:
-            x = F.dropout(x, self.dropout)
+        x = F.dropout(self.pos.embed(self.embedding(tokens), positions), self.dropout, self.training)
         layers, auxes = [], []
         for block, state in zip(self.blocks, states, strict=True):
-            x, state, aux = block(x, self.pos, positions, state)
+            # Compiled blocks are for whole windows: decoding has a new length at every token.
+            run = block if state is None else block.forward
+            x, state, aux = run(x, self.pos, positions, state)
             layers.append(state)
             auxes.append(aux)
         return self.norm(x), layers, auxes
+
+    def compile_blocks(self, **options: Any) -> None:
+        """Compile what all layers share, the code of a block, for windows as in training.
+
+        Args:
+            options: of `torch.compile`.
+        """
+        for block in self.blocks:
+            # Anew for each shape; a training has three. For shapes that vary PyTorch 2.13 makes wrong
+            # code on a CPU (tests/test_compile.py notices, with attention=linear).
+            block.compile(dynamic=False, **options)
 
     def reset_parameters(self, std: float, residual_std: float) -> None:
         """Draw all initial weights; norms start as their own constructors leave them."""

@@ -58,6 +58,7 @@ def first_record(
         "device": None,
         "threads": cfg.threads,
         "precision": str(cfg.trainer.precision),
+        "compiled": cfg.compile,
         "attention_backend": None,
         "vocab_size": cfg.model.vocab_size,
         "corpus_sha256": data.digest,

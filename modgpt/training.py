@@ -27,7 +27,6 @@ from modgpt.callbacks.measuring import (
     Throughput,
     Validations,
 )
-from modgpt.callbacks.profiler import Profiler
 from modgpt.callbacks.resuming import (
     Interrupted,
     LastStep,
@@ -42,6 +41,7 @@ from modgpt.data.datamodule import CorpusDataModule
 from modgpt.distributed import is_leader, tell_followers
 from modgpt.errors import UserError, as_user_errors
 from modgpt.files import replaced
+from modgpt.hardware import best_compile, best_precision
 from modgpt.lit_module import LitGPT
 from modgpt.match import match_size
 from modgpt.model import GPT
@@ -90,8 +90,7 @@ def train(job: Job, folder: Path | None = None) -> Outcome:
         Interrupted: a signal stopped it; the folder can be resumed.
     """
     started = time.perf_counter()
-    for name in ("lightning.pytorch", "lightning.fabric"):  # which devices there are, and advice
-        logging.getLogger(name).setLevel(logging.WARNING)
+    quiet_lightning()
     cfg = settle(job.config)
     resumed = find_resumed(cfg) if folder is None else find_started(folder)
     L.seed_everything(cfg.seed, verbose=False)
@@ -105,6 +104,8 @@ def train(job: Job, folder: Path | None = None) -> Outcome:
     if resumed:
         check_resumable(cfg, resumed, data.digest)
     module = build_module(cfg)
+    if cfg.compile:
+        module.model.compile_blocks()
     essential = Essential(cfg, job.choices, module.model, data)
     trainer = build_trainer(cfg, essential)
     # All has been checked; from here on something is written.
@@ -141,6 +142,12 @@ def train(job: Job, folder: Path | None = None) -> Outcome:
     return Outcome(folder, record.values, module, data)
 
 
+def quiet_lightning() -> None:
+    """Leave out Lightning's remarks about the devices there are, and its advice."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
 def settle(config: DictConfig) -> DictConfig:
     """A copy in which everything that depends on the machine is decided, once and for the record.
 
@@ -152,6 +159,8 @@ def settle(config: DictConfig) -> DictConfig:
         OmegaConf.resolve(cfg)
     if cfg.trainer.get("precision") == "auto":
         cfg.trainer.precision = best_precision(cfg.trainer.get("accelerator", "auto"))
+    if cfg.compile is None:
+        cfg.compile = best_compile(cfg.trainer.get("accelerator", "auto"))
     if cfg.threads is None:
         cfg.threads = torch.get_num_threads()
     for key in AT_LEAST_ONE:
@@ -162,27 +171,6 @@ def settle(config: DictConfig) -> DictConfig:
     if cfg.seed < 0:
         raise UserError(f"seed must not be negative, got {cfg.seed}")
     return cfg
-
-
-def best_precision(accelerator: str) -> str:
-    """bf16-mixed where the hardware multiplies bf16 matrices, fp32 elsewhere.
-
-    That is a CUDA device with bf16, or a processor with AMX. A fixed rule, so that it is the same for
-    every run on a machine; `trainer.precision` overrides it.
-    """
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
-    if accelerator in ("auto", "mps") and torch.backends.mps.is_available():
-        return "32-true"
-    return "bf16-mixed" if has_amx() else "32-true"
-
-
-def has_amx() -> bool:
-    """Whether the processor multiplies tiles of bf16 (Intel's AMX); Linux tells."""
-    try:
-        return "amx_bf16" in Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
 
 
 def build_module(cfg: DictConfig) -> LitGPT:
@@ -214,7 +202,7 @@ class Essential:
     ) -> None:
         self.stop, self.last = StopOnSignal(), LastStep()
         self.validations = Validations(cfg.trainer.val_check_interval)
-        self.throughput, self.backend = Throughput(), AttentionBackend()
+        self.throughput, self.backend = Throughput(cfg.compile), AttentionBackend()
         self.data = data
         content = {
             "config": OmegaConf.to_container(cfg, resolve=True),
@@ -273,7 +261,7 @@ def build_trainer(cfg: DictConfig, essential: Essential) -> L.Trainer:
                 val_check_interval=cfg.trainer.val_check_interval * cfg.trainer.accumulate_grad_batches,
             )
     except InstantiationException as error:
-        if isinstance(error.__cause__, MisconfigurationException):
+        if isinstance(error.__cause__, MisconfigurationException | ImportError):
             raise UserError(f"trainer: {error.__cause__}") from error
         raise
 
@@ -283,8 +271,8 @@ def attach(trainer: L.Trainer, cfg: DictConfig, folder: Path, resumed: Resumed |
     for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             callback.dirpath = str(folder / "checkpoints")
-        if isinstance(callback, Profiler) and callback.folder is None:
-            callback.folder = str(folder)
+        if getattr(callback, "folder", folder) is None:  # a callback of ours that writes files
+            callback.folder = str(folder)  # pyright: ignore[reportAttributeAccessIssue]
     step = resumed.step if resumed else None
     trainer.loggers = [
         instantiate(node, save_dir=str(folder), resume_step=step) for node in cfg.logger.values()

@@ -159,5 +159,5 @@ def test_saved_overrides_come_before_new_ones(tmp_path) -> None:  # type: ignore
     )
     (tmp_path / "result.json").write_text(saved)
     arguments = with_saved_overrides([f"resume={tmp_path}", "optimizer.lr=2"])
-    assert arguments == ["threads=1", "trainer.precision=32-true", "ffn=moe", "seed=3",
+    assert arguments == ["threads=1", "trainer.precision=32-true", "compile=False", "ffn=moe", "seed=3",
                          f"resume={tmp_path}", "optimizer.lr=2"]  # fmt: skip

@@ -7,23 +7,33 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 if TYPE_CHECKING:
     from modgpt.lit_module import LitGPT
 
 
+STEPS_TO_COMPILE = 2  # it is done in the first
+
+
 class Throughput(Callback):
     """Measures training tokens per second, validation not counted.
+
+    Args:
+        compiled: do not count the first steps either, in which the blocks are compiled, where there are
+            more.
 
     Attributes:
         tokens: trained on since the start of this process.
         seconds: spent in training steps.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, compiled: bool) -> None:
+        self.compiling = STEPS_TO_COMPILE if compiled else 0
         self.tokens, self.seconds = 0, 0.0
         self.window = (0, 0.0)  # tokens and seconds at the last log
         self.since: float | None = None
@@ -34,7 +44,11 @@ class Throughput(Callback):
             self.first_step = trainer.global_step
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: LitGPT, *_: Any) -> None:
-        if pl_module.logs_now():
+        if self.compiling:
+            self.compiling -= pl_module.stepped()
+            if not self.compiling:
+                self.since = None  # the clock starts with the next step
+        elif pl_module.logs_now():
             self.take(pl_module)
             tokens, seconds = self.tokens - self.window[0], self.seconds - self.window[1]
             if tokens and seconds:
@@ -64,7 +78,9 @@ class Throughput(Callback):
 
 
 class AttentionBackend(Callback):
-    """Records which kernel of `scaled_dot_product_attention` the first step really ran.
+    """Records which kernel of `scaled_dot_product_attention` runs on the first batch.
+
+    It watches a forward pass of its own: what is first called under a recorder is never compiled.
 
     Attributes:
         name: `flash`, `efficient`, `cudnn`, or `math` for plain matrix products; None before the step.
@@ -72,23 +88,16 @@ class AttentionBackend(Callback):
 
     def __init__(self) -> None:
         self.name: str | None = None
-        self.mode: _KernelRecorder | None = None
 
-    def on_train_batch_start(self, *_: Any) -> None:
-        if self.name is None:
-            self.mode = _KernelRecorder()
-            self.mode.__enter__()
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        self.close()
-
-    def on_exception(self, *_: Any) -> None:
-        self.close()
-
-    def close(self) -> None:
-        if self.mode is not None:
-            self.mode.__exit__(None, None, None)
-            self.name, self.mode = " + ".join(sorted(self.mode.seen)) or "math", None
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: LitGPT, batch: Tensor, batch_idx: int
+    ) -> None:
+        if self.name is not None:
+            return
+        recorder, eagerly = _KernelRecorder(), torch.compiler.set_stance("force_eager")
+        with torch.random.fork_rng(), eagerly, trainer.precision_plugin.forward_context(), recorder:
+            pl_module.model.hidden(batch[:, :-1])
+        self.name = " + ".join(sorted(recorder.seen)) or "math"
 
 
 class _KernelRecorder(TorchDispatchMode):

@@ -11,7 +11,9 @@ from typing import Any
 import pandas as pd
 from omegaconf import OmegaConf
 
-from modgpt.composition import compose_job
+from modgpt.composition import compose_job, options
+
+Recipe = tuple[dict[str, Any], dict[str, str]]  # a configuration, and the options chosen in it
 
 MOST_LEVELS = 12  # more values of one key are a search, not a factor of a designed experiment
 
@@ -38,10 +40,11 @@ class Factor:
 def find_factors(table: pd.DataFrame, columns: Iterable[str]) -> list[Factor]:
     """The columns that vary among the jobs; an empty cell is one that could not be read."""
     factors = []
+    recipe = defaults(shared_experiment(table))
     for column in columns:
         counts = table.loc[table[column] != "", column].value_counts()
         if len(counts) > 1:
-            base = baseline(column, counts)
+            base = baseline(column, counts, recipe)
             others = sorted((v for v in counts.index if v != base), key=natural)
             factors.append(Factor(column, (base, *others), len(counts) <= MOST_LEVELS))
     return factors
@@ -62,9 +65,17 @@ def find_budgets(table: pd.DataFrame, factors: list[Factor]) -> list[Factor]:
     return [Factor("budget", tuple(sorted(found.index, key=natural)), len(found) <= MOST_LEVELS)]
 
 
-def baseline(column: str, counts: pd.Series) -> str:
+def shared_experiment(table: pd.DataFrame) -> str | None:
+    """The recipe that all the runs follow, where there is one: its values are their defaults."""
+    if "experiment" not in table:
+        return None
+    names = set(table["experiment"]) - {""}
+    return names.pop() if len(names) == 1 and names <= set(options("experiment")) else None
+
+
+def baseline(column: str, counts: pd.Series, recipe: Recipe) -> str:
     """The default option where it was run, else the most frequent one."""
-    config, choices = defaults()
+    config, choices = recipe
     default = choices[column] if column in choices else plain(select(config, column))
     for candidate in (default, "default", "none"):
         if candidate in counts.index:
@@ -95,9 +106,9 @@ def plain(value: object) -> str:
 
 
 @cache
-def defaults() -> tuple[dict[str, Any], dict[str, str]]:
-    """The configuration without overrides, and the option it has in every group."""
-    job = compose_job([])
+def defaults(experiment: str | None = None) -> Recipe:
+    """The configuration without further overrides, and the option it has in every group."""
+    job = compose_job([f"experiment={experiment}"] if experiment else [])
     values = OmegaConf.to_container(job.config, throw_on_missing=False)
     assert isinstance(values, dict)
     return {str(k): v for k, v in values.items()}, job.choices

@@ -12,8 +12,8 @@ from modgpt.composition import PARTS
 
 # Keys that name, place, watch or launch a run, and leave its weights and losses as they are.
 WITHOUT = {
-    "": ("run_name", "resume", "output_dir", "threads", "sweep_dir", "sweep_name", "job_folder",
-         "dry_run", "retry_failed", "callbacks", "logger",
+    "": ("run_name", "resume", "output_dir", "threads", "compile", "sweep_dir", "sweep_name",
+         "job_folder", "dry_run", "retry_failed", "callbacks", "logger",
          "match"),  # the width it leads to stands for it
     "data": ("path", "data_dir"),  # the digest of the corpus stands for them
     "trainer": ("accelerator", "devices", "enable_progress_bar", "enable_model_summary",

@@ -90,12 +90,14 @@ def show_plan(
 ) -> None:
     """What will run, with the time it may take from three measured steps."""
     fitting = [entry for entry in open_jobs if entry.cost is not None]
-    per_flop = seconds_per_flop(fitting[0], threads) / (engine.n_jobs or 1) if fitting else None
+    measured = seconds_per_flop(fitting[0], threads) if fitting else None
+    per_flop = measured and measured / (engine.n_jobs or 1)
     console.print(plan_table(jobs, per_flop))
     line = f"{len(jobs)} jobs, {len(open_jobs)} to run"
     if engine.n_jobs:
-        total = sum(entry.flops for entry in open_jobs) * (per_flop or 0)
-        line += f", {engine.n_jobs} at once with {threads} CPU threads each, about {total:,.0f} s in all"
+        line += f", {engine.n_jobs} at once with {threads} CPU threads each"
+        if per_flop:
+            line += f", about {sum(entry.flops for entry in open_jobs) * per_flop:,.0f} s in all"
     console.print(f"{line}, in {shown(sweep)}", highlight=False)
 
 

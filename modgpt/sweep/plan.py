@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from hydra.utils import instantiate
+from lightning.fabric import Fabric
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from modgpt.composition import Job, compose_job
@@ -16,11 +17,10 @@ from modgpt.cost import Cost
 from modgpt.data.datamodule import CorpusDataModule
 from modgpt.errors import UserError, as_user_errors
 from modgpt.files import write_json
-from modgpt.lit_module import LitGPT
 from modgpt.match import Matched, cost_at, match_size
 from modgpt.sweep.identity import job_name
 from modgpt.sweep.worker import status
-from modgpt.training import build_module, settle
+from modgpt.training import build_module, quiet_lightning, settle
 
 
 @dataclass(eq=False)
@@ -107,14 +107,23 @@ def record_skipped(entry: Planned) -> None:
     )
 
 
-def seconds_per_flop(entry: Planned, threads: int) -> float:
-    """Training speed on this machine, measured on three steps of one job."""
+def seconds_per_flop(entry: Planned, threads: int) -> float | None:
+    """Training speed on this machine, measured on three steps of one job.
+
+    None where the machine lacks the device that is asked for: the jobs may run elsewhere.
+    """
     cfg = settle(entry.job.config)
     data = Corpora().of(cfg)
     with open_dict(cfg):
         cfg.model.vocab_size = len(data.tokenizer)
     match_size(cfg)
-    module: LitGPT = build_module(cfg)
+    quiet_lightning()
+    try:
+        fabric = Fabric(accelerator=cfg.trainer.accelerator, devices=1, precision=cfg.trainer.precision)
+    except (ValueError, RuntimeError, ImportError):
+        return None
+    module = build_module(cfg)
+    fabric.to_device(module)
     optimizer = module.make_optimizer(module.model)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -122,9 +131,12 @@ def seconds_per_flop(entry: Planned, threads: int) -> float:
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
-        module.training_step(next(batches), 0).backward()
+        with fabric.autocast():
+            loss = module.training_step(fabric.to_device(next(batches)), 0)
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
+        loss.item()  # waits for a GPU
         seconds.append(time.perf_counter() - start)
     torch.set_num_threads(before)
     assert entry.cost is not None

@@ -35,7 +35,17 @@ HIDDEN = (
 )
 # What decides how a run is watched, or which jobs there are, and not what is learnt.
 NOT_FACTORS = {
-    *("callbacks", "logger", "sweep", "sweep_name", "seed", "threads", "dry_run", "retry_failed"),
+    *(
+        "callbacks",
+        "logger",
+        "sweep",
+        "sweep_name",
+        "seed",
+        "threads",
+        "compile",
+        "dry_run",
+        "retry_failed",
+    ),
     *("match", *RUN_KEYS),  # `match` has a column of its own
 }
 

@@ -10,8 +10,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from modgpt.files import write_json
+from modgpt.hardware import best_compile, best_precision
 from modgpt.sweep.lease import locked
-from modgpt.training import best_precision
 
 
 def read_settings(sweep: Path) -> dict[str, Any] | None:
@@ -35,8 +35,8 @@ def keep_settings(sweep: Path, wanted: dict[str, Any]) -> dict[str, Any]:
 def proposal(config: DictConfig, threads: int | None = None) -> dict[str, Any]:
     """What a machine would decide for a sweep that has not begun.
 
-    Sums depend on the number of threads and on the precision, so a job that goes on must have the same
-    ones, on whatever machine.
+    Sums depend on the number of threads, on the precision and on whether they are compiled, so a job
+    that goes on must have the same, on whatever machine.
 
     Args:
         config: of a job.
@@ -45,6 +45,7 @@ def proposal(config: DictConfig, threads: int | None = None) -> dict[str, Any]:
     return {
         "threads": config.threads or threads or available_cores(),
         "precision": best_precision(config.trainer.accelerator),
+        "compile": best_compile(config.trainer.accelerator),
     }
 
 
@@ -54,6 +55,8 @@ def with_settings(config: DictConfig, settings: dict[str, Any]) -> DictConfig:
     config.threads = settings["threads"]
     if config.trainer.precision == "auto":
         config.trainer.precision = settings["precision"]
+    if config.compile is None:
+        config.compile = settings.get("compile", False)
     return config
 
 

@@ -96,6 +96,16 @@ def test_a_key_is_a_factor_with_its_default_where_it_is_not_overridden(tmp_path:
     assert "seed" not in factors and "threads" not in factors
 
 
+def test_the_baseline_of_runs_of_one_recipe_is_the_recipe(tmp_path: Path) -> None:
+    recipe = DEFAULT | {"experiment": "speedrun", "optimizer": "muon", "schedule": "linear"}
+    for seed in (1, 2):
+        write_run(tmp_path, recipe, seed, 1.7)
+        write_run(tmp_path, recipe | {"optimizer": "adamw"}, seed, 1.8)
+        write_run(tmp_path, recipe, seed, 1.9, overrides=["model.residual_std=null"])
+    factors = {f.name: f.levels for f in load_results([tmp_path]).factors}
+    assert factors == {"optimizer": ("muon", "adamw"), "model.residual_std": ("0", "null")}
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [("1e-3", "0.001"), (0.001, "0.001"), ("3", "3"), (3.0, "3"), (1433600.0, "1433600"), (True, "true"),
