@@ -2,6 +2,8 @@
 
 training   tokens per second: the whole program, its model in a bare loop, peers' models in that loop
 sampling   characters per second, one sequence at a time, against peers
+operators  milliseconds of single operations, ours beside PyTorch's own
+target     seconds until a validation loss is reached, against nanoGPT's recipe
 length     training time and memory by sequence length
 experts    a mixture of experts against dense feed-forwards
 startup    from the shell to the first step, and to the message about a typo
@@ -38,6 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=7, help="turns of each contestant (default: 7)")
     parser.add_argument("--steps", type=int, default=100, help="steps of a turn (default: 100)")
     parser.add_argument("--tokens", type=int, default=500, help="to sample in a turn (default: 500)")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME",
+                        help="of training: the contestants so named, and the baseline")  # fmt: skip
+    parser.add_argument("--loss", type=float, default=1.88, help="of target (default: 1.88)")
     parser.add_argument("--jobs", type=int, default=108, help="of the sweep (default: 108)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
     arguments = parser.parse_args(argv)
@@ -55,13 +60,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 def measure_training(arguments: argparse.Namespace) -> Rows:
     from modgpt.benchmark.training import training
 
-    return training(arguments.size, arguments.rounds, arguments.steps)
+    return training(arguments.size, arguments.rounds, arguments.steps, arguments.only)
 
 
 def measure_sampling(arguments: argparse.Namespace) -> Rows:
     from modgpt.benchmark.sampling import sampling
 
     return sampling(arguments.size, arguments.rounds, arguments.tokens)
+
+
+def measure_operators(arguments: argparse.Namespace) -> Rows:
+    from modgpt.benchmark.operators import operators
+
+    return operators(arguments.size, arguments.rounds, arguments.steps)
+
+
+def measure_target(arguments: argparse.Namespace) -> Rows:
+    from modgpt.benchmark.target import target
+
+    return target(arguments.loss, arguments.rounds, arguments.steps)
 
 
 def measure_length(arguments: argparse.Namespace) -> Rows:
@@ -98,6 +115,8 @@ def measure_compare(arguments: argparse.Namespace) -> Rows:
 MEASURES: dict[str, Callable[[argparse.Namespace], Rows]] = {
     "training": measure_training,
     "sampling": measure_sampling,
+    "operators": measure_operators,
+    "target": measure_target,
     "length": measure_length,
     "experts": measure_experts,
     "startup": measure_startup,
@@ -118,7 +137,7 @@ def print_rows(title: str, rows: Rows) -> None:
 def shown(value: object) -> str:
     if not isinstance(value, float):
         return str(value)
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.2f}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 if __name__ == "__main__":

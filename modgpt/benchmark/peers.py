@@ -6,8 +6,10 @@ clipping, nothing else. The other models come from transformers and x-transforme
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,13 +40,13 @@ SIZES = {"mini": Size(4, 128, 4, 64, 12), "small": Size(6, 256, 8, 256, 16)}
 class PlainBlock(nn.Module):
     """Pre-norm block of GPT-2."""
 
-    def __init__(self, size: Size) -> None:
+    def __init__(self, size: Size, bias: bool) -> None:
         super().__init__()
-        width = size.d_model
+        width, linear = size.d_model, partial(nn.Linear, bias=bias)
         self.n_heads = size.n_heads
-        self.norm_1, self.norm_2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.norm_1, self.norm_2 = nn.LayerNorm(width, bias=bias), nn.LayerNorm(width, bias=bias)
+        self.qkv, self.out = linear(width, 3 * width), linear(width, width)
+        self.up, self.down = linear(width, 4 * width), linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         b, t, c = x.shape
@@ -60,14 +62,18 @@ class PlainBlock(nn.Module):
 class PlainGPT(nn.Module):
     """GPT-2 as tutorials write it."""
 
-    def __init__(self, size: Size) -> None:
+    def __init__(self, size: Size, bias: bool = True) -> None:
         super().__init__()
         self.tokens = nn.Embedding(size.vocab_size, size.d_model)
         self.positions = nn.Embedding(size.block_size, size.d_model)
-        self.blocks = nn.Sequential(*(PlainBlock(size) for _ in range(size.n_layers)))
-        self.norm = nn.LayerNorm(size.d_model)
+        self.blocks = nn.Sequential(*(PlainBlock(size, bias) for _ in range(size.n_layers)))
+        self.norm = nn.LayerNorm(size.d_model, bias=bias)
         self.head = nn.Linear(size.d_model, size.vocab_size, bias=False)
         self.head.weight = self.tokens.weight
+        for name, weight in self.named_parameters():
+            if weight.dim() == 2:
+                residual = name.endswith(("out.weight", "down.weight"))
+                nn.init.normal_(weight, std=0.02 / (math.sqrt(2 * size.n_layers) if residual else 1))
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.tokens(tokens) + self.positions(torch.arange(tokens.shape[1], device=tokens.device))

@@ -14,27 +14,23 @@ from modgpt.benchmark.rounds import Row, Turn, alternate
 from modgpt.benchmark.training import sized
 from modgpt.build import build_model
 from modgpt.composition import compose
-from modgpt.training import best_precision
+from modgpt.hardware import best_precision
 
 ATTENTIONS = ("flash", "local_window", "linear")
-SHORTEST = 256
+LENGTHS = (256, 2048, 8192)
 
 
-def length(rounds: int, longest: int = 8192) -> list[Row]:
-    """Training tokens per second and peak memory by sequence length, `longest` tokens in every step.
+def length(rounds: int) -> list[Row]:
+    """Training tokens per second and peak memory by sequence length, at 8,192 tokens in every step.
 
     Args:
         rounds: how often each has its turn, a step; memory is measured in a process of its own.
-        longest: the last of the lengths, which double from 256.
     """
     rows = []
     for attention in ATTENTIONS:
-        lengths = [SHORTEST]
-        while lengths[-1] < longest:
-            lengths.append(2 * lengths[-1])
-        loops = {n: partial(loop_of, [f"attention={attention}"], long(n, longest)) for n in lengths}
+        loops = {n: partial(loop_of, [f"attention={attention}"], long(n)) for n in LENGTHS}
         turns = {str(n): partial(turns_of, make, 1) for n, make in loops.items()}
-        timed = {row["contestant"]: row for row in alternate(turns, rounds, str(SHORTEST))}
+        timed = {row["contestant"]: row for row in alternate(turns, rounds, str(LENGTHS[0]))}
         memory = {n: peak_mebibytes(make) for n, make in loops.items()}
         rows += [
             {
@@ -43,15 +39,15 @@ def length(rounds: int, longest: int = 8192) -> list[Row]:
                 "per second": timed[str(n)]["per second"],
                 "time / T=256": 1 / timed[str(n)]["ratio"],
                 "peak MiB": memory[n],
-                "memory / T=256": memory[n] / memory[SHORTEST],
+                "memory / T=256": memory[n] / memory[LENGTHS[0]],
             }
-            for n in lengths
+            for n in LENGTHS
         ]
     return rows
 
 
-def long(n: int, tokens: int) -> Size:
-    return replace(SIZES["mini"], block_size=n, batch_size=tokens // n)
+def long(n: int) -> Size:
+    return replace(SIZES["mini"], block_size=n, batch_size=LENGTHS[-1] // n)
 
 
 def peak_mebibytes(make: Callable[[], Loop]) -> float:

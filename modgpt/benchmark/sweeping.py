@@ -79,6 +79,7 @@ def bare_seconds(rounds: int = 5) -> list[float]:
     data.load()
     with open_dict(cfg):
         cfg.model.vocab_size = len(data.tokenizer)
+    mixed = torch.autocast("cpu", torch.bfloat16, enabled=cfg.trainer.precision == "bf16-mixed")
     seconds = []
     for _ in range(rounds):
         model = build_module(cfg).model
@@ -87,13 +88,14 @@ def bare_seconds(rounds: int = 5) -> list[float]:
         start = time.perf_counter()
         for _ in range(cfg.trainer.max_steps):
             batch = next(batches)
-            loss = F.cross_entropy(model(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten())
-            loss.backward()
+            with mixed:
+                logits = model(batch[:, :-1]).flatten(0, 1)
+            F.cross_entropy(logits.float(), batch[:, 1:].flatten()).backward()
             optimizer.step()
             optimizer.zero_grad()
-        with torch.no_grad():
+        with torch.no_grad(), mixed:
             for batch in data.val_dataloader():
-                F.cross_entropy(model(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten())
+                F.cross_entropy(model(batch[:, :-1]).flatten(0, 1).float(), batch[:, 1:].flatten())
         seconds.append(time.perf_counter() - start)
     return seconds
 
