@@ -70,7 +70,7 @@ def shared_experiment(table: pd.DataFrame) -> str | None:
     if "experiment" not in table:
         return None
     names = set(table["experiment"]) - {""}
-    return names.pop() if len(names) == 1 and names <= set(options("experiment")) else None
+    return names.pop() if len(names) == 1 else None
 
 
 def baseline(column: str, counts: pd.Series, recipe: Recipe) -> str:
@@ -108,7 +108,7 @@ def plain(value: object) -> str:
 @cache
 def defaults(experiment: str | None = None) -> Recipe:
     """The configuration without further overrides, and the option it has in every group."""
-    job = compose_job([f"experiment={experiment}"] if experiment else [])
+    job = compose_job([f"experiment={experiment}"] if experiment in options("experiment") else [])
     values = OmegaConf.to_container(job.config, throw_on_missing=False)
     assert isinstance(values, dict)
     return {str(k): v for k, v in values.items()}, job.choices

@@ -221,7 +221,7 @@ def value_of(key: str, job: dict[str, Any], path: Path) -> str:
     if "@" in key:  # a group at another place: the configuration holds its contents, not its name
         return "default"
     if "config" not in job:
-        job["config"] = read_config(path) or defaults()[0]
+        job["config"] = read_config(path) or defaults(job["choices"].get("experiment"))[0]
     return plain(select(job["config"], key))
 
 
