@@ -8,6 +8,7 @@ length     training time and memory by sequence length
 experts    a mixture of experts against dense feed-forwards
 startup    from the shell to the first step, and to the message about a typo
 sweep      overhead and memory per job, over many short ones
+jobs       seconds per job of a sweep, by how many share the cores
 compare    time and size of comparisons of 108 and 2,000 runs
 
 training and sampling need the extra `bench`: pip install -e '.[bench]'.
@@ -105,6 +106,12 @@ def measure_sweep(arguments: argparse.Namespace) -> Rows:
     return [{"measured": name, "value": value} for name, value in per_job(arguments.jobs).items()]
 
 
+def measure_jobs(arguments: argparse.Namespace) -> Rows:
+    from modgpt.benchmark.sweeping import at_once
+
+    return at_once(arguments.steps)
+
+
 def measure_compare(arguments: argparse.Namespace) -> Rows:
     from modgpt.benchmark.sweeping import comparison
     from tests.sweep.synthetic import main as make
@@ -121,6 +128,7 @@ MEASURES: dict[str, Callable[[argparse.Namespace], Rows]] = {
     "experts": measure_experts,
     "startup": measure_startup,
     "sweep": measure_sweep,
+    "jobs": measure_jobs,
     "compare": measure_compare,
 }
 

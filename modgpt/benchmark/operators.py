@@ -10,20 +10,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modgpt.attention.base import by_products
+from modgpt.attention import base
+from modgpt.attention.base import SCORES_AT_ONCE, by_products
 from modgpt.benchmark.peers import SIZES, Size
 from modgpt.benchmark.rounds import Row, Turn, alternate
 from modgpt.ffn.standard import StandardFeedForward
 from modgpt.ffn.swiglu import SwiGLUFeedForward
 from modgpt.norm.rmsnorm import RMSNorm
-from modgpt.pos.base import Position
 from modgpt.pos.rope import RotaryPosition
 
 # Of each operation, the first is what the others are ratios to.
 OPERATIONS = {
     "norm": ("layer norm", "RMSNorm, PyTorch's", "RMSNorm"),
-    "attention": ("two products and a softmax", "the fused kernel"),
-    "rotation": ("none", "RoPE"),
+    "attention": ("products", "products of all sequences at once", "the fused kernel"),
+    "rotation": ("none", "RoPE", "RoPE, elementwise"),
     "ffn": ("standard", "swiglu"),
 }
 
@@ -78,15 +78,34 @@ def attention(name: str, size: Size) -> tuple[Callable[[], Tensor], list[Tensor]
     qkv = [heads(size) for _ in range(3)]
     if name == "the fused kernel":
         return partial(F.scaled_dot_product_attention, *qkv, is_causal=True), qkv
-    return partial(by_products, *qkv, None, None, 0.0, True), qkv
+    at_once = SCORES_AT_ONCE if name == "products" else 2**62
+
+    def call() -> Tensor:
+        base.SCORES_AT_ONCE = at_once
+        return by_products(*qkv, None, None, 0.0, True)
+
+    return call, qkv
 
 
 def rotation(name: str, size: Size) -> tuple[Callable[[], Tensor], list[Tensor]]:
-    kind = RotaryPosition if name == "RoPE" else Position
-    pos = kind(d_model=size.d_model, n_heads=size.n_heads, block_size=size.block_size, init_std=0.02)
+    sizes = {"d_model": size.d_model, "n_heads": size.n_heads, "block_size": size.block_size}
+    pos = RotaryPosition(**sizes, init_std=0.02)
     qk = torch.cat([heads(size), heads(size)], dim=1).detach().requires_grad_()
     positions = torch.arange(size.block_size)
-    return lambda: pos.rotate(qk, positions) * 1, [qk]
+    matrices = pos.matrices(positions, size.d_model // size.n_heads, torch.float32)
+    cos, sin = matrices.diagonal(dim1=1, dim2=2), matrices.sum(1)
+    sin = sin - cos  # with the sign of its half
+    calls: dict[str, Callable[[], Tensor]] = {
+        "none": lambda: qk * 1,
+        "RoPE": lambda: pos.rotate(qk, positions) * 1,
+        "RoPE, elementwise": lambda: elementwise(qk, cos, sin) * 1,
+    }
+    return calls[name], [qk]
+
+
+def elementwise(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """(a·cos − b·sin, b·cos + a·sin): the roll swaps the halves, sin (T,D) carries the sign."""
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin).type_as(x)
 
 
 def ffn(name: str, size: Size) -> tuple[Callable[[], Tensor], list[Tensor]]:

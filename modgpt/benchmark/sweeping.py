@@ -21,6 +21,7 @@ from hydra.utils import instantiate
 from omegaconf import open_dict
 
 from modgpt.composition import ROOT, compose
+from modgpt.sweep.settings import available_cores
 from modgpt.training import build_module, settle
 
 # One thread, and a model small enough for the overhead to be most of a job.
@@ -69,6 +70,30 @@ def per_job(jobs: int) -> dict[str, Any]:
         "peak memory of the first ten jobs, MiB": statistics.median(peaks[:10]),
         "peak memory of the last ten jobs, MiB": statistics.median(peaks[-10:]),
     }
+
+
+def at_once(steps: int) -> list[dict[str, Any]]:
+    """Seconds per job of a sweep of default models, by how many jobs share the cores.
+
+    Args:
+        steps: of each job; there are twice as many jobs as cores.
+    """
+    cores, rows = available_cores(), []
+    for n_jobs in sorted({1, cores}):
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, str(ROOT / "scripts/train.py"), "-m",
+                       f"seed=range(0,{2 * cores})",
+                       f"trainer.max_steps={steps}", f"trainer.val_check_interval={steps}",
+                       f"hydra.launcher.n_jobs={n_jobs}", f"sweep_dir={folder}"]  # fmt: skip
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            records = [json.loads(p.read_text()) for p in Path(folder).glob("*/*/result.json")]
+        moments = [datetime.fromisoformat(r[k]) for r in records for k in ("started_at", "finished_at")]
+        rows.append({
+            "jobs at once": n_jobs,
+            "threads of each": records[0]["threads"],
+            "seconds per job": (max(moments) - min(moments)).total_seconds() / len(records),
+        })  # fmt: skip
+    return rows
 
 
 def bare_seconds(rounds: int = 5) -> list[float]:

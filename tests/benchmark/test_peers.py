@@ -77,5 +77,14 @@ def test_operators_run_forwards_and_backwards(operation: str, name: str) -> None
     assert operators.turn_of(operation, name, size, 1)() > 0
 
 
+def test_both_ways_to_rotate_are_the_same() -> None:
+    results = []
+    for name in ("RoPE", "RoPE, elementwise"):
+        torch.manual_seed(0)
+        call, _ = operators.rotation(name, TINY)
+        results.append(call())
+    torch.testing.assert_close(*results, rtol=2e-2, atol=2e-2)
+
+
 def test_a_typo_is_answered() -> None:
     assert startup.typo() > 0

@@ -1,0 +1,203 @@
+"""Figures of finished runs."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from statistics import mean
+
+import matplotlib
+import matplotlib.pyplot as plt
+import torch
+import torch.nn.functional as F
+from drawing.runs import Group, family, family_of, option_name
+from drawing.untrained import VOCABULARY, captured, probe, show_weights
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from modgpt.data.shakespeare import prepare_shakespeare
+from modgpt.run import load_run
+from modgpt.sweep.figures import BASELINE, COLOURS
+
+LINE = "ROMEO:\nBut, soft! what light thr"  # 32 characters: as many as a head of model=mini is wide
+DATA = Path(__file__).parents[2] / "data"
+
+
+def curves(part: str, groups: dict[str, Group]) -> Figure:
+    """Validation loss of a family's options: over the steps, and after the last one."""
+    members = family(groups, part)
+    figure, (lines, dots) = plt.subplots(1, 2, figsize=(9, 3.5), width_ratios=(1.25, 1))
+    for row, (group, colour) in enumerate(zip(members, (BASELINE, *COLOURS), strict=False)):
+        series = [run.series("val/loss") for run in group.runs]
+        for steps, values in series:
+            lines.plot(steps, values, color=colour, linewidth=0.6, alpha=0.5)
+        steps = series[0][0]
+        means = [mean(values) for values in zip(*(values for _, values in series), strict=True)]
+        lines.plot(steps, means, color=colour, linewidth=1.8, label=option_name(group, part))
+        dots.plot(group.losses, [row] * len(group.runs), "o", color=colour, alpha=0.75, markersize=6)
+        dots.plot([group.mean], [row], "|", color=colour, markersize=22, markeredgewidth=2)
+    lines.set(
+        xlabel="optimizer step",
+        ylabel="val/loss (nats per character)",
+        title="mean (thick), seeds (thin)",
+    )
+    lines.legend(fontsize=8)
+    dots.set(xlabel="val/loss (nats per character)", title="last step: seeds (dots), mean (bar)")
+    dots.set_yticks(range(len(members)), [wrapped(option_name(g, part)) for g in members], fontsize=9)
+    dots.set_ylim(len(members) - 0.5, -0.5)
+    low, high = dots.get_xlim()
+    middle, half = (low + high) / 2, max((high - low) / 2, 0.03)  # do not magnify what is small
+    dots.set_xlim(middle - half, middle + half)
+    dots.xaxis.set_major_locator(MaxNLocator(5))
+    return figure
+
+
+def wrapped(name: str) -> str:
+    return name.replace(" (default)", "\n(default)").replace("norm@attention.", "norm@attention.\n")
+
+
+def with_default_budget(groups: dict[str, Group]) -> list[Group]:
+    """The compositions that have seen as many tokens as the default."""
+    budget = groups["default"].runs[0].result["tokens_seen"]
+    return [g for g in groups.values() if g.runs[0].result["tokens_seen"] == budget]
+
+
+def spread(groups: dict[str, Group]) -> Figure:
+    """Final loss of every composition that was trained as long as the default, seed by seed."""
+    base = groups["default"]
+    members = [group for group in with_default_budget(groups) if group is not base]
+    members.sort(key=lambda g: (family_of(g.label), g.label))
+    figure, axis = plt.subplots(figsize=(9, 0.32 * len(members) + 1.3))
+    axis.axvspan(
+        min(base.losses), max(base.losses), color="#dddddd", label="range of the default's seeds"
+    )
+    colours = dict(zip(dict.fromkeys(family_of(g.label) for g in members), COLOURS, strict=False))
+    for row, group in enumerate([base, *members]):
+        colour = colours.get(family_of(group.label), BASELINE)
+        axis.plot(group.losses, [row] * len(group.runs), "o", color=colour, alpha=0.75)
+        axis.plot([group.mean], [row], "|", color=colour, markersize=16, markeredgewidth=2)
+    axis.set_yticks(range(len(members) + 1), [g.label for g in [base, *members]])
+    axis.invert_yaxis()
+    axis.set(xlabel="final val/loss (nats per character): seeds (dots), mean (bar)")
+    axis.legend(loc="best")
+    return figure
+
+
+def default_run(groups: dict[str, Group]) -> Figure:
+    """One training of the default composition: losses, learning rate, gradient norm."""
+    run = groups["default"].runs[0]
+    figure, (losses, norms) = plt.subplots(1, 2, figsize=(9, 3.2), width_ratios=(1.3, 1))
+    losses.plot(
+        *run.series("train/loss"), color=COLOURS[0], linewidth=0.9, label="train/loss, one batch"
+    )
+    losses.plot(
+        *run.series("val/loss"),
+        "o-",
+        color=BASELINE,
+        markersize=4,
+        label="val/loss, all 111,539 targets",
+    )
+    losses.axhline(math.log(VOCABULARY), color="#999999", linestyle=":")
+    losses.text(700, math.log(VOCABULARY) - 0.04, "ln 65: guessing", ha="right", va="top", fontsize=9)
+    losses.set(xlabel="optimizer step", ylabel="loss (nats per character)", ylim=(1.3, 4.4))
+    losses.legend(loc="center right")
+    norms.plot(*run.series("train/grad_norm"), color=COLOURS[1], linewidth=0.9)
+    norms.axhline(1, color="#999999", linestyle=":")
+    norms.set(xlabel="optimizer step", ylabel="gradient norm before clipping", ylim=(0, None))
+    norms.text(700, 1.02, "gradient_clip_val=1", ha="right", va="bottom", fontsize=9)
+    return figure
+
+
+def expert_load(groups: dict[str, Group]) -> Figure:
+    """How evenly the router of ffn=moe spreads the tokens, over training."""
+    run = groups["ffn=moe"].runs[0]
+    figure, (load, losses) = plt.subplots(1, 2, figsize=(9, 3))
+    for expert in range(8):
+        steps, values = run.series(f"expert_load/{expert}")
+        load.plot(
+            steps, [100 * v for v in values], linewidth=0.9, color=matplotlib.colormaps["tab10"](expert)
+        )
+    load.axhline(100 / 8, color=BASELINE, linestyle=":")
+    load.set(xlabel="optimizer step", ylabel="share of assignments (%)", ylim=(0, None),
+             title="the eight experts, mean over layers")  # fmt: skip
+    losses.plot(*run.series("aux/balance_loss"), color=COLOURS[0], label="balance loss (1 = uniform)")
+    losses.plot(*run.series("aux/router_z_loss"), color=COLOURS[1], label="router z-loss (nats²)")
+    losses.set(xlabel="optimizer step", ylabel="mean over layers", ylim=(0, None),
+               title="auxiliary losses, before their coefficients")  # fmt: skip
+    losses.legend()
+    return figure
+
+
+LENGTH = 512
+BINS = ((0, 64), (64, 128), (128, 256), (256, 512))
+
+
+def extrapolation_groups(groups: dict[str, Group]) -> list[Group]:
+    extra = [groups["attention=local_window"]] if "attention=local_window" in groups else []
+    return [g for g in (*family(groups, "pos"), *extra) if g.label != "pos=learned"]
+
+
+def extrapolation_name(group: Group) -> str:
+    names = {
+        "default": "pos=rope (default)",
+        "attention=local_window": "attention=local_window pos=rope",
+    }
+    return names.get(group.label, group.label)
+
+
+def loss_by_position(group: Group) -> Tensor:
+    """Mean loss (512,) at each position of windows far longer than those trained on, over all seeds."""
+    text = prepare_shakespeare(DATA).read_text(encoding="utf-8")
+    total = torch.zeros(LENGTH, dtype=torch.float64)
+    for trained in group.runs:
+        run = load_run(trained.path, "last")
+        tokens = run.tokenizer.encode(text)[int(0.9 * len(text)) :]
+        windows = tokens.unfold(0, LENGTH + 1, LENGTH)
+        losses = []
+        with torch.no_grad():
+            for batch in windows.split(16):
+                logits = run.model(batch[:, :-1])
+                losses.append(F.cross_entropy(logits.transpose(1, 2), batch[:, 1:], reduction="none"))
+        total += torch.cat(losses).double().mean(0) / len(group.runs)
+    return total
+
+
+def extrapolation(groups: dict[str, Group]) -> Figure:
+    """Loss by position, far past the 64 positions of training."""
+    figure, axis = plt.subplots(figsize=(9, 3.4))
+    labels = [group.label for group in family(groups, "pos")]  # the colours are those of curves_pos
+    colours = dict(zip(labels, (BASELINE, *COLOURS), strict=False))
+    for group in extrapolation_groups(groups):
+        losses = loss_by_position(group).unflatten(0, (-1, 16)).mean(1)
+        colour = colours.get(group.label, COLOURS[-1])
+        axis.plot(torch.arange(8, LENGTH, 16), losses, color=colour, label=extrapolation_name(group))
+    axis.axvline(64, color="#999999", linestyle=":")
+    axis.text(67, axis.get_ylim()[1], "end of the training window", va="top", fontsize=9)
+    axis.set(xlabel="position in the window (means of 16)", ylabel="loss (nats per character)")
+    axis.legend(loc="center", bbox_to_anchor=(0.6, 0.68), ncols=3)
+    return figure
+
+
+def trained_attention(groups: dict[str, Group]) -> Figure:
+    """Attention weights of a trained default model's third layer on one line of the corpus."""
+    run = load_run(groups["default"].runs[0].path, "last")
+    model, tokens, layer = run.model, run.tokenizer.encode(LINE)[None], 2
+    attention = model.blocks[layer].attention
+    x = captured(model, [attention], tokens)[0]
+    with torch.no_grad():
+        q, k, _ = attention.project(x, model.pos, torch.arange(len(LINE)))
+        weights = probe(attention, q, k, model.pos)
+    figure, axes = plt.subplots(2, 2, figsize=(9, 8.6), sharex=True, sharey=True)
+    names = ["¶" if c == "\n" else "␣" if c == " " else c for c in LINE]
+    images = [show_weights(axis, weights[head].sqrt()) for head, axis in enumerate(axes.flat)]
+    for head, axis in enumerate(axes.flat):
+        axis.set_xticks(range(len(LINE)), names, fontsize=8, family="monospace")
+        axis.set_yticks(range(len(LINE)), names, fontsize=8, family="monospace")
+        axis.tick_params(length=0, pad=2, labelbottom=True, labelleft=True)
+        axis.set_title(f"layer {layer + 1}, head {head + 1}")
+    bar = figure.colorbar(images[0], ax=axes, label="attention weight", fraction=0.02, shrink=0.6)
+    bar.set_ticks([0, 0.1**0.5, 0.5, 0.5**0.5, 1], labels=["0", "0.1", "0.25", "0.5", "1"])
+    figure.supxlabel("key (the character looked at)", fontsize=10)
+    figure.supylabel("query (the character that looks)", fontsize=10)
+    return figure
