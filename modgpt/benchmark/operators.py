@@ -75,16 +75,16 @@ def norm(name: str, size: Size) -> tuple[Callable[[], Tensor], list[Tensor]]:
 
 
 def attention(name: str, size: Size) -> tuple[Callable[[], Tensor], list[Tensor]]:
-    qkv = [heads(size) for _ in range(3)]
+    q, k, v = (heads(size) for _ in range(3))
     if name == "the fused kernel":
-        return partial(F.scaled_dot_product_attention, *qkv, is_causal=True), qkv
+        return partial(F.scaled_dot_product_attention, q, k, v, is_causal=True), [q, k, v]
     at_once = SCORES_AT_ONCE if name == "products" else 2**62
 
     def call() -> Tensor:
         base.SCORES_AT_ONCE = at_once
-        return by_products(*qkv, None, None, 0.0, True)
+        return by_products(q, k, v, None, None, 0.0, True)
 
-    return call, qkv
+    return call, [q, k, v]
 
 
 def rotation(name: str, size: Size) -> tuple[Callable[[], Tensor], list[Tensor]]:
