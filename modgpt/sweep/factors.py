@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from omegaconf import OmegaConf
 
-from modgpt.composition import compose_job, options
+from modgpt.composition import CONFIG_DIR, compose_job, options
 
 Recipe = tuple[dict[str, Any], dict[str, str]]  # a configuration, and the options chosen in it
 
@@ -76,7 +76,7 @@ def shared_experiment(table: pd.DataFrame) -> str | None:
 def baseline(column: str, counts: pd.Series, recipe: Recipe) -> str:
     """The default option where it was run, else the most frequent one."""
     config, choices = recipe
-    default = choices[column] if column in choices else plain(select(config, column))
+    default = choices[column] if column in choices else value_at(column, config)
     for candidate in (default, "default", "none"):
         if candidate in counts.index:
             return str(candidate)
@@ -112,6 +112,24 @@ def defaults(experiment: str | None = None) -> Recipe:
     values = OmegaConf.to_container(job.config, throw_on_missing=False)
     assert isinstance(values, dict)
     return {str(k): v for k, v in values.items()}, job.choices
+
+
+def value_at(key: str, config: dict[str, Any]) -> str:
+    """The value of a key in a configuration; of a group at another place, `norm@attention.qk_norm`, the
+    option whose contents stand there."""
+    group, at, place = key.partition("@")
+    if not at:
+        return plain(select(config, key))
+    node = select(config, place)
+    if not isinstance(node, dict):
+        return "none"
+    made_by = (o for o in options(group) if target_of(group, o) == node.get("_target_"))
+    return next(made_by, "default")
+
+
+@cache
+def target_of(group: str, option: str) -> object:
+    return OmegaConf.select(OmegaConf.load(CONFIG_DIR / group / f"{option}.yaml"), "_target_")
 
 
 def select(config: object, key: str) -> object:

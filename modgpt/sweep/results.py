@@ -16,7 +16,7 @@ import yaml
 from modgpt.composition import PARTS, RUN_KEYS
 from modgpt.errors import UserError
 from modgpt.sweep.design import TUNED, TUNING
-from modgpt.sweep.factors import Factor, defaults, find_budgets, find_factors, plain, select
+from modgpt.sweep.factors import Factor, defaults, find_budgets, find_factors, plain, select, value_at
 
 FINISHED, FAILED, UNREADABLE = "FINISHED", "FAILED", "UNREADABLE"
 
@@ -218,11 +218,9 @@ def value_of(key: str, job: dict[str, Any], path: Path) -> str:
         return ""
     if key in job["given"]:
         return job["given"][key]
-    if "@" in key:  # a group at another place: the configuration holds its contents, not its name
-        return "default"
     if "config" not in job:
         job["config"] = read_config(path) or defaults(job["choices"].get("experiment"))[0]
-    return plain(select(job["config"], key))
+    return value_at(key, job["config"])
 
 
 def read_config(path: Path) -> dict[str, Any]:

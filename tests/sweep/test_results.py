@@ -102,8 +102,13 @@ def test_the_baseline_of_runs_of_one_recipe_is_the_recipe(tmp_path: Path) -> Non
         write_run(tmp_path, recipe, seed, 1.7)
         write_run(tmp_path, recipe | {"optimizer": "adamw"}, seed, 1.8)
         write_run(tmp_path, recipe, seed, 1.9, overrides=["model.residual_std=null"])
+        write_run(tmp_path, recipe, seed, 1.9, overrides=["norm@attention.qk_norm=none"])
     factors = {f.name: f.levels for f in load_results([tmp_path]).factors}
-    assert factors == {"optimizer": ("muon", "adamw"), "model.residual_std": ("0", "null")}
+    assert factors == {
+        "optimizer": ("muon", "adamw"),
+        "model.residual_std": ("0", "null"),
+        "norm@attention.qk_norm": ("rmsnorm", "none"),
+    }
 
 
 @pytest.mark.parametrize(
