@@ -109,7 +109,11 @@ def main_effects(statistics: Statistics, factors: list[Factor]) -> Figure:
         if noise.sigma
         else "no intervals: one seed"
     )
-    ax.set_xlabel(f"final validation loss against the default (black), nats; left is better\n{bars}")
+    # Below the whole figure: long names of keys leave the axes too narrow for it.
+    figure.supxlabel(
+        f"final validation loss against the baseline (black), nats; left is better\n{bars}",
+        fontsize=ax.xaxis.label.get_fontsize(),
+    )
     return figure
 
 
