@@ -117,7 +117,7 @@ def stream(
     try:
         read, state = 0, None
         for known in range(prompt, capacity):
-            with torch.inference_mode(), no_setting_up():
+            with torch.inference_mode(), no_setting_up(model.embedding.weight.dtype):
                 if limit is not None and (state.length if state else 0) + known - read > limit:
                     read, state = known - max(1, limit // 2), None
                 if state is None:
@@ -132,13 +132,14 @@ def stream(
 
 
 @contextmanager
-def no_setting_up() -> Iterator[None]:
+def no_setting_up(dtype: torch.dtype) -> Iterator[None]:
     """Without oneDNN, which prepares a kernel at every call: too long for a single token.
 
-    It stays under autocast, where the products in bf16 are its own.
+    It stays where the products in bf16 are its own: in a model of that type, and under autocast.
     """
     before = torch.backends.mkldnn.enabled
-    torch.backends.mkldnn.enabled = before and torch.is_autocast_enabled("cpu")
+    narrow = dtype != torch.float32 or torch.is_autocast_enabled("cpu")
+    torch.backends.mkldnn.enabled = before and narrow
     try:
         yield
     finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import torch
@@ -25,8 +27,13 @@ def best_precision(accelerator: str) -> str:
 
 
 def best_compile(accelerator: str) -> bool:
-    """Whether to compile the blocks: on a CUDA device. `compile` overrides it."""
-    return has_cuda(accelerator)
+    """Whether to compile the blocks: on a CUDA device, with a compiler. `compile` overrides it."""
+    return has_cuda(accelerator) and has_compiler()
+
+
+def has_compiler() -> bool:
+    """Whether there is what `torch.compile` translates its C++ with: CXX, g++ or clang++."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++"))
 
 
 def has_amx() -> bool:

@@ -41,7 +41,7 @@ from modgpt.data.datamodule import CorpusDataModule
 from modgpt.distributed import is_leader, tell_followers
 from modgpt.errors import UserError, as_user_errors
 from modgpt.files import replaced
-from modgpt.hardware import best_compile, best_precision
+from modgpt.hardware import best_compile, best_precision, has_compiler
 from modgpt.lit_module import LitGPT
 from modgpt.match import match_size
 from modgpt.model import GPT
@@ -161,6 +161,10 @@ def settle(config: DictConfig) -> DictConfig:
         cfg.trainer.precision = best_precision(cfg.trainer.get("accelerator", "auto"))
     if cfg.compile is None:
         cfg.compile = best_compile(cfg.trainer.get("accelerator", "auto"))
+    elif cfg.compile is True and not has_compiler():
+        raise UserError(
+            "compile=true needs a C++ compiler, and there is no CXX, g++ or clang++: leave it out"
+        )
     if cfg.threads is None:
         cfg.threads = torch.get_num_threads()
     for key in AT_LEAST_ONE:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +10,8 @@ import torch
 
 from modgpt.checkpoint import model_weights, read_checkpoint
 from modgpt.composition import PARTS, compose_job, options
+from modgpt.errors import UserError
+from modgpt.hardware import best_compile, has_compiler
 from modgpt.training import train
 from tests.compositions import name_of, small_model
 
@@ -26,7 +26,7 @@ DEFAULT = {
 CASES = [DEFAULT, *(DEFAULT | {g: o} for g in PARTS for o in options(g) if o != DEFAULT[g])]
 
 needs_compiler = pytest.mark.skipif(
-    not (os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")),
+    not has_compiler(),
     reason="torch.compile needs a C++ compiler on a CPU",
 )
 
@@ -60,6 +60,22 @@ def test_layers_share_one_code_and_decoding_has_none() -> None:
         assert len(graphs) == counts[-1]
     torch.compiler.reset()
     assert counts[0] == counts[1] > 0
+
+
+def test_without_a_compiler_one_line_says_so(
+    overrides: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("CXX", "")
+    monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}" if name == "clang++" else None)
+    assert best_compile("gpu") and not best_compile("cpu")
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    assert not best_compile("gpu")
+    monkeypatch.undo()
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(UserError, match="compile=true needs a C\\+\\+ compiler"):
+        train(compose_job(overrides("compile=true")))
 
 
 @pytest.mark.slow

@@ -68,13 +68,13 @@ class LinearAttention(Attention):
         state: State | None,
     ) -> tuple[Tensor, State | None]:
         dtype, length = v.dtype, q.shape[2]
-        if self.n_kv_heads != self.n_heads:
-            repeats = self.n_heads // self.n_kv_heads
-            k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
         # Running sums over thousands of keys lose too much in bf16.
         with torch.autocast(q.device.type, enabled=False):
             q, k, v = F.elu(q.float()) + 1, F.elu(k.float()) + 1, v.float()
             rotated_q, rotated_k = pos.rotate(q, positions), pos.rotate(k, positions)
+            if self.n_kv_heads != self.n_heads:
+                shared = self.n_heads // self.n_kv_heads
+                k, v, rotated_k = (x.repeat_interleave(shared, dim=1) for x in (k, v, rotated_k))
             sums = self.initial_state(q.shape[0], 0) if state is None else state
             assert isinstance(sums, LinearState)
             decay, outputs = pos.log_decay(), []
