@@ -121,7 +121,12 @@ class LitGPT(L.LightningModule):
         self.latest["train/grad_norm"] = norm.detach()
         self.latest["lr"] = optimizer.param_groups[0]["lr"]  # that of the step about to be made
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def log_step(self) -> None:
+        """Log the step just done, if its turn has come.
+
+        Raises:
+            DivergedError: its loss is not finite.
+        """
         if self.logs_now():
             self.log_metrics(self.latest)
             if not math.isfinite(float(self.latest["train/loss"])):

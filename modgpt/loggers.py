@@ -80,8 +80,17 @@ class RunCSVLogger(CSVLogger):
     def __init__(self, *, save_dir: str, resume_step: int | None = None) -> None:
         # Each row is written at once, so that a killed run keeps its metrics.
         super().__init__(save_dir, name="", version="", flush_logs_every_n_steps=1)
-        if resume_step is not None:
-            drop_rows_after(Path(save_dir) / ExperimentWriter.NAME_METRICS_FILE, resume_step)
+        self.validated: set[int] = set()
+        path = Path(save_dir) / ExperimentWriter.NAME_METRICS_FILE
+        if resume_step is not None and path.exists():
+            kept = drop_rows_after(path, resume_step)
+            self.validated = {int(row["step"]) for row in kept if row.get("val/loss")}
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:  # type: ignore[override]
+        """Write a row; not a second one for a validation that a killed start had logged already."""
+        if "val/loss" not in metrics or step not in self.validated:
+            super().log_metrics(metrics, step)
 
     @property
     def experiment(self) -> Any:
@@ -96,14 +105,17 @@ class RunCSVLogger(CSVLogger):
         self.experiment.save()
 
 
-def drop_rows_after(path: Path, step: int) -> None:
-    """Drop the rows of a metrics file whose step is larger than `step`, in one atomic replacement."""
-    if not path.exists():
-        return
+def drop_rows_after(path: Path, step: int) -> list[dict[str, str]]:
+    """Drop the rows of a metrics file whose step is larger than `step`, in one atomic replacement.
+
+    Returns:
+        The rows that stay.
+    """
     with path.open(newline="") as file:
         reader = csv.DictReader(file)
-        header, rows = reader.fieldnames or [], list(reader)
+        header, rows = reader.fieldnames or [], [r for r in reader if int(r["step"] or 0) <= step]
     with replaced(path) as beside, beside.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=header)
         writer.writeheader()
-        writer.writerows(row for row in rows if int(row["step"] or 0) <= step)
+        writer.writerows(rows)
+    return rows

@@ -30,6 +30,7 @@ from modgpt.callbacks.measuring import (
 from modgpt.callbacks.resuming import (
     Interrupted,
     LastStep,
+    LogBeforeSaving,
     RandomState,
     SelfContained,
     StopOnSignal,
@@ -216,6 +217,7 @@ class Essential:
             RandomState(),
             self.last,
             self.throughput,
+            LogBeforeSaving(),
             self.backend,
             SelfContained(content),
             self.validations,

@@ -11,7 +11,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from modgpt import build_model, load_run
 from modgpt.callbacks.resuming import Interrupted
 from modgpt.checkpoint import model_weights, read_checkpoint
 from modgpt.cli import main, with_saved_overrides
-from modgpt.composition import ROOT, compose_job, options
+from modgpt.composition import compose_job, options
 from modgpt.data.datamodule import read_text
 from modgpt.training import Outcome, train
 from tests.compositions import GROUPS, combinations, name_of
@@ -158,7 +157,7 @@ RESUMED = [
 def test_a_resumed_run_ends_with_the_same_bits(
     recipe: str, step: int, overrides: Overrides, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = [*recipe.split(), "model.dropout=0.1"]
+    arguments = [*recipe.split(), "model.dropout=0.1", "trainer.log_every_n_steps=1"]
     straight = run(overrides(*arguments, "run_name=straight"))
     folder = interrupted_run(overrides(*arguments, "run_name=stopped"), step, monkeypatch)
     record = json.loads((folder / "result.json").read_text())
@@ -178,27 +177,50 @@ def test_a_resumed_run_ends_with_the_same_bits(
         assert losses(folder, column) == losses(straight.folder, column), f"{column} in metrics.csv"
 
 
-def test_a_killed_run_resumes_from_its_last_checkpoint(overrides: Overrides, tmp_path: Path) -> None:
-    """SIGKILL at some moment: what is on disk is whole, and the end is the same."""
-    options = ("model.dropout=0.1", "callbacks.last.every_n_train_steps=5", "trainer.max_steps=400",
-               "trainer.val_check_interval=50", "trainer.log_every_n_steps=1")  # fmt: skip
+KILLED_AFTER_SAVING = """
+import os, signal, sys
+from modgpt.checkpoint import AtomicCheckpointIO
+from modgpt.cli import main
+
+name, step, save = sys.argv[1], int(sys.argv[2]), AtomicCheckpointIO.save_checkpoint
+
+def save_and_die(self, checkpoint, path, storage_options=None):
+    save(self, checkpoint, path, storage_options)
+    if os.path.basename(path) == name and checkpoint["global_step"] == step:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+AtomicCheckpointIO.save_checkpoint = save_and_die
+main(sys.argv[3:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "resumed_at"),
+    [
+        ("last.ckpt", 5, 5),  # nothing happens between a checkpoint and the kill
+        ("last.ckpt", 15, 15),  # a validation was due after it
+        ("best.ckpt", 15, 15),  # it was done and logged, which that checkpoint does not know
+        ("best.ckpt", 7, 5),  # steps done and logged are done again
+    ],
+)
+def test_a_killed_run_resumes_from_its_last_checkpoint(
+    name: str, step: int, resumed_at: int, overrides: Overrides, tmp_path: Path
+) -> None:
+    """SIGKILL: what is on disk is whole, each step is logged once, and the end is the same."""
+    interval = 7 if step == 7 else 15
+    options = ("model.dropout=0.1", "callbacks.last.every_n_train_steps=5",
+               f"trainer.val_check_interval={interval}", "trainer.log_every_n_steps=1")  # fmt: skip
     straight = run(overrides(*options, "run_name=straight"))
     arguments = overrides(*options, "run_name=killed")
-    process = subprocess.Popen([sys.executable, str(ROOT / "scripts/train.py"), *arguments],
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    process = subprocess.run([sys.executable, "-c", KILLED_AFTER_SAVING, name, str(step), *arguments],
+                             capture_output=True, text=True)  # fmt: skip
+    assert process.returncode == -signal.SIGKILL, process.stderr
     folder = tmp_path / "runs" / "killed"
-    checkpoint = folder / "checkpoints" / "last.ckpt"
-    deadline = time.monotonic() + 60
-    while not checkpoint.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
     assert json.loads((folder / "result.json").read_text())["status"] == "running"
-    assert losses(folder, "train/loss"), "metrics are written as they come"
     resumed = run([f"resume={folder}"])
-    assert 0 < resumed.result["resumed_at_steps"][0] < 400
-    for name, value in weights(straight.folder).items():
-        assert torch.equal(value, weights(folder)[name]), f"{name} differs"
+    assert resumed.result["resumed_at_steps"] == [resumed_at]
+    for key, value in weights(straight.folder).items():
+        assert torch.equal(value, weights(folder)[key]), f"{key} differs"
     assert resumed.result["final_val_loss"] == straight.result["final_val_loss"]
     for column in ("train/loss", "val/loss"):
         assert losses(folder, column) == losses(straight.folder, column), f"{column} in metrics.csv"

@@ -53,7 +53,7 @@ class Throughput(Callback):
             tokens, seconds = self.tokens - self.window[0], self.seconds - self.window[1]
             if tokens and seconds:
                 self.window = (self.tokens, self.seconds)
-                pl_module.latest["tokens_per_second"] = tokens / seconds  # the module logs it
+                pl_module.latest["tokens_per_second"] = tokens / seconds  # logged with the step
 
     def take(self, pl_module: LitGPT) -> None:
         """Add up what has passed since the clock was last read."""

@@ -50,6 +50,21 @@ class RandomState(Callback):
             torch.mps.set_rng_state(self.restored["mps"])
 
 
+class LogBeforeSaving(Callback):
+    """Logs each step before a checkpoint of it can be written, and sends what is logged to the disk.
+
+    So a run that is killed at any moment has logged every step that its last checkpoint counts as done.
+    A LightningModule's own hook comes after all callbacks', among them those that save.
+    """
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: LitGPT, *_: Any) -> None:
+        pl_module.log_step()
+
+    def on_save_checkpoint(self, trainer: L.Trainer, *_: Any) -> None:
+        for logger in trainer.loggers:
+            logger.save()
+
+
 class Interrupted(Exception):
     """The run was asked to stop; what it has saved last can be resumed."""
 
