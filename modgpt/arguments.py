@@ -24,6 +24,7 @@ TOP_TYPES = {
     "compile": bool | None,
     "run_name": str | None,
     "resume": str | None,
+    "init_from": str | None,
     "output_dir": str,
     "sweep_dir": str,
     "sweep_name": str | None,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from rich.console import Console
 
-from modgpt.data.tokenizer import CharTokenizer
+from modgpt.data.tokenizer import Tokenizer
 from modgpt.errors import UserError
 
 SAMPLE_PROMPTS = (
@@ -22,7 +22,7 @@ QUIT = ("quit", "exit", "q")
 Continue = Callable[[str], Iterator[str]]
 
 
-def known_part(prompt: str, tokenizer: CharTokenizer, on_unknown: str) -> str:
+def known_part(prompt: str, tokenizer: Tokenizer, on_unknown: str) -> str:
     """The prompt, without the characters outside the vocabulary when they are to be skipped.
 
     Raises:

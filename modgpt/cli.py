@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -18,11 +19,23 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from modgpt.composition import CONFIG_DIR, RUN_KEYS, Job, check_overrides, explain, make_job, parse
+from modgpt.composition import (
+    CONFIG_DIR,
+    PARTS,
+    RUN_KEYS,
+    Job,
+    assignment,
+    check_overrides,
+    explain,
+    make_job,
+    parse,
+)
 from modgpt.errors import UserError
 from modgpt.record import read_result
 
 USER_ERROR = 2
+# Overrides by which a model is composed: an experiment may choose its parts.
+MODEL_KEYS = (*PARTS, "model", "experiment")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -112,26 +125,49 @@ def with_saved_overrides(arguments: list[str]) -> list[str]:
     """With `resume=FOLDER`: the run's saved overrides first, then those given now.
 
     Threads, precision and compiling were decided when the run began; to end with the same weights they
-    stay, unless given anew.
+    stay, unless given anew. With `init_from=FOLDER`: those that make its architecture and tokenizer.
 
     Raises:
         UserError: the folder is not one of a run.
     """
     given = override_arguments(arguments)
     keys = {key_of(a): a for a in given}
-    if "resume" not in keys:
+    if "resume" in keys:
+        result = read_result(Path(str(parse([keys["resume"]])[0].value())))
+        saved = [
+            f"threads={result['threads']}",
+            f"trainer.precision={result['precision']}",
+            f"compile={result.get('compiled', False)}",
+            *result["overrides"],
+        ]
+    elif "init_from" in keys:
+        saved = overrides_of_model(Path(str(parse([keys["init_from"]])[0].value())))
+    else:
         return arguments
-    folder = Path(str(parse([keys["resume"]])[0].value()))
-    result = read_result(folder)
-    saved = [
-        f"threads={result['threads']}",
-        f"trainer.precision={result['precision']}",
-        f"compile={result.get('compiled', False)}",
-    ]
-    saved = {key_of(s): s for s in [*saved, *result["overrides"]]}
+    saved = {key_of(s): s for s in saved}
     kept = [s for key, s in saved.items() if key not in keys and key not in RUN_KEYS]
     flags = [a for a in arguments if a not in given]
     return [*flags, *kept, *given]
+
+
+def overrides_of_model(folder: Path) -> list[str]:
+    """The overrides that compose the model of a run anew, with its tokenizer.
+
+    Raises:
+        UserError: the folder is not one of a run.
+    """
+    result = read_result(folder)
+    config = OmegaConf.load(folder / "config.yaml")
+    kept = [o for o in result["overrides"] if re.split("[.@]", key_of(o))[0] in MODEL_KEYS]
+    hidden = config.ffn.get("hidden")  # perhaps not asked for, but matched
+    return [
+        *([] if hidden is None else [f"ffn.hidden={hidden}"]),
+        *kept,
+        "match=none",
+        f"model.vocab_size={config.model.vocab_size}",
+        "tokenizer=saved",
+        assignment("tokenizer.path", (folder / "tokenizer.json").resolve()),
+    ]
 
 
 def key_of(override: str) -> str:

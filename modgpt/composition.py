@@ -104,14 +104,49 @@ def make_job(config: DictConfig, chosen: object, overrides: Iterable[str]) -> Jo
         UserError: the configuration has a key at its top that nothing reads, or lacks a group.
     """
     assert isinstance(chosen, dict)
+    overrides = list(overrides)
     check_top(config)
+    drop_replaced_knobs(config, chosen, overrides)
     for group in REQUIRED:
         if config.get(group) is None:
             raise UserError(
                 f"the group {group} cannot be left out: choose one of {', '.join(options(group))}"
             )
     names = groups()
-    return Job(config, {g: str(chosen[g]) for g in names if chosen.get(g)}, list(overrides))
+    return Job(config, {g: str(chosen[g]) for g in names if chosen.get(g)}, overrides)
+
+
+def drop_replaced_knobs(config: DictConfig, chosen: dict[str, str], overrides: list[str]) -> None:
+    """Take back what an experiment sets of an option that has been replaced by another.
+
+    In experiment=gpt2 ffn=swiglu the activation of GPT-2's feed-forward has to go, or SwiGLU would get
+    it. A knob stays where the other option has it too, with the same default: attention.bias.
+    """
+    if chosen.get("experiment") is None:
+        return
+    recipe = OmegaConf.load(CONFIG_DIR / "experiment" / f"{chosen['experiment']}.yaml")
+    assert isinstance(recipe, DictConfig)
+    given = {override.key_or_group for override in parse(overrides)}
+    for default in recipe.get("defaults", []):
+        ((key, option),) = default.items()
+        part = key.removeprefix("override /")
+        if part not in recipe or chosen[part] == option:
+            continue
+        before, after = option_defaults(part, option), option_defaults(part, chosen[part])
+        with open_dict(config):
+            for knob in recipe[part]:
+                if f"{part}.{knob}" in given or (knob in after and before[knob] == after[knob]):
+                    continue
+                if knob in after:
+                    config[part][knob] = after[knob]
+                else:
+                    del config[part][knob]
+
+
+@cache
+def option_defaults(group: str, option: str) -> DictConfig:
+    """The configuration of an option as its YAML gives it."""
+    return compose([f"{group}={option}"])[group]
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:

@@ -13,12 +13,12 @@ from torch import Tensor
 from modgpt.model import GPT
 
 if TYPE_CHECKING:
-    from modgpt.data.tokenizer import CharTokenizer
+    from modgpt.data.tokenizer import Tokenizer
 
 
 def generate(
     model: GPT,
-    tokenizer: CharTokenizer,
+    tokenizer: Tokenizer,
     prompt: str = "",
     *,
     max_new_tokens: int = 500,
@@ -61,7 +61,7 @@ def generate(
 
 def stream_text(
     model: GPT,
-    tokenizer: CharTokenizer,
+    tokenizer: Tokenizer,
     prompt: str = "",
     *,
     max_new_tokens: int = 500,
@@ -84,8 +84,7 @@ def stream_text(
     def pick(logits: Tensor) -> Tensor:
         return sample(logits, generator, temperature, top_k, top_p)
 
-    for token in stream(model, tokens, pick, max_new_tokens, context):
-        yield tokenizer.decode(token)
+    yield from tokenizer.decode_stream(stream(model, tokens, pick, max_new_tokens, context))
 
 
 def stream(

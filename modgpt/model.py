@@ -93,6 +93,7 @@ class GPT(nn.Module):
         block_size: training window T.
         dropout: probability, on the embeddings and at the output of every branch.
         attention, ffn, norm, pos, block: partials that make the parts; each layer gets fresh ones.
+        embedding_norm: makes a norm of the embeddings (Bloom; Dettmers et al. 2022).
         tied_head: the head's matrix is the embedding's (Press & Wolf 2017).
         init_std: standard deviation of the initial weights.
         residual_std: the same for the projections that write into the residual stream; None for
@@ -118,6 +119,7 @@ class GPT(nn.Module):
         norm: Callable[[int], nn.Module],
         pos: Callable[..., Position],
         block: Callable[..., Block],
+        embedding_norm: Callable[[int], nn.Module] = nn.Identity,
         tied_head: bool = True,
         init_std: float = 0.02,
         residual_std: float | None = None,
@@ -139,6 +141,7 @@ class GPT(nn.Module):
             raise ValueError(f"model.logit_softcap must be positive, got {logit_softcap}")
         self.block_size, self.dropout, self.logit_softcap = block_size, dropout, logit_softcap
         self.embedding = nn.Embedding(vocab_size, d_model)
+        self.embedding_norm = embedding_norm(d_model)
         self.pos = pos(d_model=d_model, n_heads=n_heads, block_size=block_size, init_std=init_std)
         layers = nn.ModuleList(
             block(
@@ -210,7 +213,8 @@ class GPT(nn.Module):
                 f"{self.pos.max_length - 1} (model.block_size={self.block_size})"
             )
         positions = torch.arange(start, end, device=tokens.device)
-        x = F.dropout(self.pos.embed(self.embedding(tokens), positions), self.dropout, self.training)
+        x = self.embedding_norm(self.pos.embed(self.embedding(tokens), positions))
+        x = F.dropout(x, self.dropout, self.training)
         layers, auxes = [], []
         for block, state in zip(self.blocks, states, strict=True):
             # Compiled blocks are for whole windows: decoding has a new length at every token.
@@ -242,7 +246,8 @@ class GPT(nn.Module):
 
     def cost(self, length: int) -> Cost:
         """Declared cost of the whole model at sequence length `length`."""
-        parts = sum((cost_of(part, length) for part in (*self.blocks, self.pos, self.norm)), Cost())
+        outside = self.pos, self.embedding_norm, self.norm
+        parts = sum((cost_of(part, length) for part in (*self.blocks, *outside)), Cost())
         # An embedding row is looked up, not multiplied; the head is one matrix product.
         outer = count_parameters(nn.ModuleList([self.embedding, self.head]))
         return parts + Cost(outer, outer, 2 * self.head.weight.numel())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from modgpt.checkpoint import read_checkpoint
 from modgpt.composition import PARTS
 from modgpt.distributed import is_leader
 from modgpt.errors import UserError
+from modgpt.model import GPT
 from modgpt.record import read_result
+from modgpt.run import load_run
 
 # What a resumed run may change of the model: it alters the training, not the weights' meaning.
 CHANGEABLE = ("dropout", "init_std", "residual_std")
@@ -68,6 +71,22 @@ def find_started(folder: Path) -> Resumed | None:
     return None
 
 
+def begin_from(folder: Path, cfg: DictConfig, model: GPT) -> None:
+    """Give a new model the weights of a run, or of what was imported as one.
+
+    Raises:
+        UserError: no run there, or the architecture is not the same; names the key that differs.
+    """
+    source = load_run(folder)
+    for key, before, after in differences(source.config, cfg, (*PARTS, "model")):
+        if key == "model.block_size" and not source.config.pos._target_.endswith("LearnedPosition"):
+            continue  # there is no table of positions
+        raise UserError(
+            f"init_from keeps the architecture of {folder}: {key} is {before} there, not {after}"
+        )
+    model.load_state_dict(source.model.state_dict())
+
+
 def check_resumable(cfg: DictConfig, resumed: Resumed, digest: str) -> None:
     """Refuse to load weights into another architecture, or to go on with another corpus.
 
@@ -76,19 +95,27 @@ def check_resumable(cfg: DictConfig, resumed: Resumed, digest: str) -> None:
     """
     saved = OmegaConf.load(resumed.folder / "config.yaml")
     assert isinstance(saved, DictConfig)
-    for group in (*PARTS, "model", "tokenizer"):
-        before, after = flat(saved[group], group), flat(cfg[group], group)
-        for key in sorted(before.keys() | after.keys()):
-            if before.get(key) != after.get(key) and key.split(".")[-1] not in CHANGEABLE:
-                raise UserError(
-                    f"a resumed run keeps its architecture: {key} was {before.get(key)}, "
-                    f"not {after.get(key)}; start a new run for another one"
-                )
+    for key, before, after in differences(saved, cfg, (*PARTS, "model", "tokenizer")):
+        raise UserError(
+            f"a resumed run keeps its architecture: {key} was {before}, not {after}; start a new run "
+            "for another one"
+        )
     if resumed.result.get("corpus_sha256") not in (None, digest):
         raise UserError(
             f"a resumed run keeps its corpus: {resumed.folder} was trained on SHA-256 "
             f"{resumed.result['corpus_sha256']}, this one has {digest}"
         )
+
+
+def differences(
+    before: DictConfig, after: DictConfig, among: tuple[str, ...]
+) -> Iterator[tuple[str, Any, Any]]:
+    """The keys of some groups that differ and are not `CHANGEABLE`, with both values."""
+    for group in among:
+        old, new = flat(before[group], group), flat(after[group], group)
+        for key in sorted(old.keys() | new.keys()):
+            if old.get(key) != new.get(key) and key.split(".")[-1] not in CHANGEABLE:
+                yield key, old.get(key), new.get(key)
 
 
 def flat(node: Any, path: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from modgpt.build import build_model
 from modgpt.checkpoint import model_weights, read_checkpoint
 from modgpt.composition import PARTS
-from modgpt.data.tokenizer import CharTokenizer, load_tokenizer
+from modgpt.data.tokenizer import Tokenizer, load_tokenizer
 from modgpt.errors import UserError
 from modgpt.model import GPT
 from modgpt.record import read_result
@@ -30,7 +30,7 @@ class Run:
     """A trained model with what it was trained from and what came of it."""
 
     model: GPT
-    tokenizer: CharTokenizer
+    tokenizer: Tokenizer
     config: DictConfig
     result: dict[str, Any]
     path: Path

@@ -39,6 +39,7 @@ from modgpt.checkpoint import AtomicCheckpointIO
 from modgpt.composition import Job
 from modgpt.cost import count_parameters
 from modgpt.data.datamodule import CorpusDataModule
+from modgpt.data.tokenizer import Tokenizer
 from modgpt.distributed import is_leader, tell_followers
 from modgpt.errors import UserError, as_user_errors
 from modgpt.files import replaced
@@ -48,7 +49,7 @@ from modgpt.match import match_size
 from modgpt.model import GPT
 from modgpt.provenance import device_name, first_record, now, peak_memory
 from modgpt.record import Record
-from modgpt.resume import Resumed, check_resumable, find_resumed, find_started
+from modgpt.resume import Resumed, begin_from, check_resumable, find_resumed, find_started
 from modgpt.run import claim_folder
 
 AT_LEAST_ONE = (
@@ -99,12 +100,13 @@ def train(job: Job, folder: Path | None = None) -> Outcome:
     with as_user_errors():
         data: CorpusDataModule = instantiate(cfg.data, tokenizer=instantiate(cfg.tokenizer))
         tokenizer = data.load()
-    with open_dict(cfg):
-        cfg.model.vocab_size = len(tokenizer)
+    settle_vocabulary(cfg, tokenizer)
     matched = match_size(cfg)
     if resumed:
         check_resumable(cfg, resumed, data.digest)
     module = build_module(cfg)
+    if cfg.init_from is not None and not resumed:
+        begin_from(Path(cfg.init_from), cfg, module.model)
     if cfg.compile:
         module.model.compile_blocks()
     essential = Essential(cfg, job.choices, module.model, data)
@@ -176,6 +178,21 @@ def settle(config: DictConfig) -> DictConfig:
     if cfg.seed < 0:
         raise UserError(f"seed must not be negative, got {cfg.seed}")
     return cfg
+
+
+def settle_vocabulary(cfg: DictConfig, tokenizer: Tokenizer) -> None:
+    """Make the vocabulary as large as the tokenizer's; one that is given may be larger.
+
+    Raises:
+        UserError: it is smaller.
+    """
+    if OmegaConf.is_missing(cfg.model, "vocab_size"):
+        with open_dict(cfg):
+            cfg.model.vocab_size = len(tokenizer)
+    elif cfg.model.vocab_size < len(tokenizer):
+        raise UserError(
+            f"model.vocab_size={cfg.model.vocab_size} is less than the tokenizer's {len(tokenizer)}"
+        )
 
 
 def build_module(cfg: DictConfig) -> LitGPT:

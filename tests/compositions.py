@@ -28,6 +28,15 @@ def name_of(choices: dict[str, str]) -> str:
     return "-".join(choices.values())
 
 
+def make_small(node: DictConfig) -> None:
+    for knob, value in SMALL.items():
+        if knob in node:
+            node[knob] = value
+    for name, nested in node.get("options", {}).items():  # of a pattern
+        assert name not in SMALL
+        make_small(nested)
+
+
 _composed: dict[tuple[str, str], DictConfig] = {}
 
 
@@ -35,9 +44,7 @@ def part(group: str, option: str) -> DictConfig:
     """The configuration of one option, composed once for all tests, with small knobs."""
     if (group, option) not in _composed:
         node = compose([f"{group}={option}"])[group]
-        for knob, value in SMALL.items():
-            if knob in node:
-                node[knob] = value
+        make_small(node)
         _composed[group, option] = node
     return _composed[group, option]
 

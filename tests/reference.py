@@ -107,14 +107,18 @@ class Learned(NoPosition):
 
 
 class Rotary(NoPosition):
-    """Su et al. 2021: the pair (xᵢ, xᵢ₊D/2) as a complex number, times e^(i·t·θ^(−2i/D))."""
+    """Su et al. 2021: the pair (xᵢ, xᵢ₊D/2) as a complex number, times e^(i·t·θ^(−2i/D)).
+
+    D is the rotated share of the head width; the columns behind it stay.
+    """
 
     def rotate(self, x: Tensor, t: int) -> Tensor:
-        half = len(x) // 2
-        pairs = torch.complex(x[:half], x[half:])
-        turns = [cmath.rect(1, t * self.knobs["theta"] ** (-2 * i / len(x))) for i in range(half)]
+        width = int(len(x) * self.knobs.get("fraction", 1))
+        half = width // 2
+        pairs = torch.complex(x[:half], x[half:width])
+        turns = [cmath.rect(1, t * self.knobs["theta"] ** (-2 * i / width)) for i in range(half)]
         turned = pairs * torch.tensor(turns, dtype=pairs.dtype)
-        return torch.cat([turned.real, turned.imag])
+        return torch.cat([turned.real, turned.imag, x[width:]])
 
 
 class Alibi(NoPosition):
@@ -142,6 +146,7 @@ def heads_of(
     n_heads: int,
     n_kv_heads: int | None,
     qk_norm: Callable[[Tensor, Weights], Tensor],
+    qk_norm_over: str = "head",
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """x (T,C) -> q, k and v of every query head, each (T,D); query heads share keys and values."""
     n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
@@ -149,8 +154,12 @@ def heads_of(
     columns = linear(x, weights, "qkv").split(width, dim=1)
     q = list(columns[:n_heads])
     k, v = columns[n_heads : n_heads + n_kv_heads], columns[n_heads + n_kv_heads :]
-    q = [qk_norm(head, sub(weights, "q_norm")) for head in q]
-    k = [qk_norm(head, sub(weights, "k_norm")) for head in k]
+    if qk_norm_over == "width":  # one long vector
+        q = list(qk_norm(torch.cat(q, dim=1), sub(weights, "q_norm")).split(width, dim=1))
+        k = list(qk_norm(torch.cat(k, dim=1), sub(weights, "k_norm")).split(width, dim=1))
+    else:
+        q = [qk_norm(head, sub(weights, "q_norm")) for head in q]
+        k = [qk_norm(head, sub(weights, "k_norm")) for head in k]
     shared = n_heads // n_kv_heads
     return q, [k[h // shared] for h in range(n_heads)], [v[h // shared] for h in range(n_heads)]
 
@@ -170,13 +179,15 @@ def softmax_attention(
     n_kv_heads: int | None = None,
     scale: float | None = None,
     qk_norm: Callable[[Tensor, Weights], Tensor],
+    qk_norm_over: str = "head",
+    **_: object,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """softmax(scale·QKᵀ − m·(i−j)) V over the keys `visible(i)`, for one sequence x (T,C).
 
     Returns:
         (T,C), and keys and values of all tokens (Hkv,T,D), the keys as they are compared.
     """
-    q, k, v = heads_of(x, weights, n_heads, n_kv_heads, qk_norm)
+    q, k, v = heads_of(x, weights, n_heads, n_kv_heads, qk_norm, qk_norm_over)
     q, k = [rotated(head, pos) for head in q], [rotated(head, pos) for head in k]
     factor = q[0].shape[1] ** -0.5 if scale is None else scale
     rows = []
@@ -193,9 +204,7 @@ def softmax_attention(
     return linear(torch.cat(rows), weights, "out"), torch.stack(k[::step]), torch.stack(v[::step])
 
 
-def full_attention(
-    x: Tensor, weights: Weights, pos: NoPosition, *, head_dim: object, bias: object, **base: Any
-) -> tuple[Tensor, State]:
+def full_attention(x: Tensor, weights: Weights, pos: NoPosition, **base: Any) -> tuple[Tensor, State]:
     """Each query over all keys up to its own (Vaswani et al. 2017); x (B,T,C)."""
     every = [softmax_attention(one, weights, pos, lambda i: range(i + 1), **base) for one in x]
     y, k, v = (torch.stack(part) for part in zip(*every, strict=True))
@@ -208,8 +217,6 @@ def local_window_attention(
     pos: NoPosition,
     *,
     window: int,
-    head_dim: object,
-    bias: object,
     **base: Any,
 ) -> tuple[Tensor, State]:
     """Each query i over the keys j with 0 ≤ i−j < W; x (B,T,C)."""
@@ -231,6 +238,7 @@ def linear_attention(
     eps: float,
     n_kv_heads: int | None = None,
     qk_norm: Callable[[Tensor, Weights], Tensor],
+    qk_norm_over: str = "head",
     **_: object,
 ) -> tuple[Tensor, State]:
     """The recurrence of Katharopoulos et al. 2020, token by token; x (B,T,C).
@@ -244,7 +252,7 @@ def linear_attention(
 
     ys, ss, zs = [], [], []
     for one in x:
-        q, k, v = heads_of(one, weights, n_heads, n_kv_heads, qk_norm)
+        q, k, v = heads_of(one, weights, n_heads, n_kv_heads, qk_norm, qk_norm_over)
         width = q[0].shape[1]
         columns, s_of_heads, z_of_heads = [], [], []
         for h in range(n_heads):
@@ -267,22 +275,52 @@ def linear_attention(
     return torch.stack(ys), {"s": torch.stack(ss), "z": torch.stack(zs)}
 
 
+def hybrid_attention(
+    x: Tensor,
+    weights: Weights,
+    pos: NoPosition,
+    *,
+    n_heads: int,
+    options: Mapping[str, Any],
+    pattern: Sequence[str],
+    layer: int = 0,
+    **_: object,
+) -> tuple[Tensor, State]:
+    """The option whose turn it is in this layer; its knobs of the base are those of all layers."""
+    node = options[pattern[layer % len(pattern)]]
+    attention = reference_of("attention", option_of("attention", node))
+    return attention(x, weights, pos, n_heads=n_heads, **knobs_of(node))
+
+
 # --- feed-forward ---------------------------------------------------------------------------------
 
 
-def standard(x: Tensor, weights: Weights, **_: object) -> tuple[Tensor, dict[str, Tensor]]:
-    """W₂ GELU(W₁x), GELU(a) = a·Φ(a) with the normal distribution function Φ."""
-    a = linear(x, weights, "up")
-    return linear(a * 0.5 * (1 + torch.erf(a / math.sqrt(2))), weights, "down"), {}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    # a·Φ(a) with the normal distribution function Φ; and Φ approximated (Hendrycks & Gimpel 2016)
+    "gelu": lambda a: a * 0.5 * (1 + torch.erf(a / math.sqrt(2))),
+    "gelu_tanh": lambda a: a * 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (a + 0.044715 * a**3))),
+    "relu": lambda a: torch.where(a > 0, a, 0.0),
+    "relu_squared": lambda a: torch.where(a > 0, a, 0.0) ** 2,
+    "silu": lambda a: a / (1 + torch.exp(-a)),  # a·sigmoid(a)
+}
 
 
-def swiglu(x: Tensor, weights: Weights, **_: object) -> tuple[Tensor, dict[str, Tensor]]:
-    """W₂ (SiLU(W₁x) ⊙ W₃x), SiLU(a) = a·sigmoid(a); W₁ stands above W₃ in one matrix."""
+def standard(
+    x: Tensor, weights: Weights, *, activation: str = "gelu", **_: object
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """W₂ f(W₁x)."""
+    return linear(ACTIVATIONS[activation](linear(x, weights, "up")), weights, "down"), {}
+
+
+def swiglu(
+    x: Tensor, weights: Weights, *, activation: str = "silu", **_: object
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """W₂ (f(W₁x) ⊙ W₃x); W₁ stands above W₃ in one matrix."""
     hidden = weights["gate_up.weight"].shape[0] // 2
     matrices = sub(weights, "gate_up").items()
     a = linear(x, {f"w1.{name}": w[:hidden] for name, w in matrices}, "w1")
     b = linear(x, {f"w3.{name}": w[hidden:] for name, w in matrices}, "w3")
-    return linear(a / (1 + torch.exp(-a)) * b, weights, "down"), {}
+    return linear(ACTIVATIONS[activation](a) * b, weights, "down"), {}
 
 
 def moe(
@@ -297,7 +335,7 @@ def moe(
     **_: object,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Token by token through the top-k experts; x (…,C). The balance loss is E·Σ fₑpₑ."""
-    one_expert = FFN[option_of("ffn", expert)]
+    one_expert, knobs = FFN[option_of("ffn", expert)], knobs_of(expert)
     outputs, probabilities, squares = [], [], []
     assigned = [0] * n_experts
     for token in x.flatten(0, -2):
@@ -308,7 +346,7 @@ def moe(
         y = torch.zeros_like(token)
         for e in best:
             own = {name: w[e] for name, w in sub(weights, "experts").items()}
-            y = y + p[e] / sum(p[i] for i in best) * one_expert(token[None], own)[0][0]
+            y = y + p[e] / sum(p[i] for i in best) * one_expert(token[None], own, **knobs)[0][0]
             assigned[e] += 1
         outputs.append(y)
         probabilities.append(p)
@@ -327,6 +365,7 @@ def moe(
 # (x (B,T,C), weights, position, **knobs) -> (B,T,C), final state
 ATTENTION = {
     "flash": full_attention,
+    "hybrid": hybrid_attention,
     "linear": linear_attention,
     "local_window": local_window_attention,
 }
@@ -374,9 +413,13 @@ def knobs_of(node: Mapping[Any, Any]) -> dict[str, Any]:
     """The knobs in a part of a configuration; QK-norm as the reference of the norm it names."""
     knobs = {str(k): v for k, v in node.items() if k not in ("_target_", "_partial_")}
     if "qk_norm" in knobs:
-        norm = knobs["qk_norm"]
-        knobs["qk_norm"] = partial(reference_of("norm", option_of("norm", norm)), **knobs_of(norm))
+        knobs["qk_norm"] = norm_of(knobs["qk_norm"])
     return knobs
+
+
+def norm_of(node: Mapping[Any, Any]) -> Callable[[Tensor, Weights], Tensor]:
+    """The reference of a norm that is a knob of something else."""
+    return partial(reference_of("norm", option_of("norm", node)), **knobs_of(node))
 
 
 # --- the whole model ------------------------------------------------------------------------------
@@ -399,7 +442,7 @@ def gpt(tokens: Tensor, weights: Weights, cfg: DictConfig) -> Tensor:
         return norm(x, sub(weights, f"{layer}.{part}_norm_out")) if norm_at in ("out", "both") else x
 
     def attend(x: Tensor, own: Weights) -> Tensor:
-        return attention(x, own, pos, n_heads=n_heads)[0]
+        return attention(x, own, pos, n_heads=n_heads, layer=number)[0]
 
     def feed_forward(x: Tensor, own: Weights) -> Tensor:
         return ffn(x, own)[0]
@@ -409,6 +452,7 @@ def gpt(tokens: Tensor, weights: Weights, cfg: DictConfig) -> Tensor:
         for row in tokens.tolist()
     ]
     x = torch.stack([torch.stack(row) for row in rows])  # (B,T,C)
+    x = norm_of(cfg.model.embedding_norm)(x, sub(weights, "embedding_norm"))
     for number in range(cfg.model.n_layers):
         layer = f"blocks.{number}"
         mixed = branch(x, layer, "attention", attend)

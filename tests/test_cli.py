@@ -49,7 +49,7 @@ VALUES = [
     (["ffn=moe", "ffn.top_k=9"], "ffn.top_k=9 must lie between 1 and ffn.n_experts=8"),
     (["ffn=moe", "model.d_model=36"], "multiple of 8, got model.d_model=36"),
     (["block.norm_at=under"], "block.norm_at must be in or out or both, got 'under'"),
-    (["pos=rope", "model.d_model=10"], "the head width must be even, got 5"),
+    (["pos=rope", "model.d_model=10"], "rotated head width must be even, got 5"),
     (["model.block_size=6000"], "model.block_size=6000 needs at least 6668"),
     (["data.batch_size=0"], "data.batch_size must be at least 1, got 0"),
     (["trainer.max_steps=0"], "trainer.max_steps must be a whole number of at least 1, got 0"),

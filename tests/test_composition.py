@@ -29,7 +29,7 @@ def test_parts_can_be_swapped_in_every_experiment(option: str) -> None:
     for group in ("attention", "ffn", "norm", "pos"):
         for part in options(group):
             cfg = compose([f"experiment={option}", f"{group}={part}"])
-            cfg.model.update(d_model=48, n_layers=1, n_heads=3, block_size=8)
+            cfg.model.update(d_model=48, n_layers=1, n_heads=4, block_size=8)
             model = modgpt.build_model(cfg, vocab_size=5)
             assert count_parameters(model) == model.cost(8).parameters > 0
 
@@ -98,6 +98,15 @@ def test_qk_norm_is_a_knob() -> None:
     model = modgpt.build_model(cfg, vocab_size=5)
     names = [name for name, _ in model.named_parameters() if "q_norm" in name]
     assert len(names) == cfg.model.n_layers
+
+
+def test_what_an_experiment_sets_of_an_option_goes_with_it() -> None:
+    """GPT-2's activation is its feed-forward's; its biases are attention's of any kind."""
+    cfg = compose(["experiment=gpt2", "ffn=swiglu", "norm=rmsnorm", "attention=linear"])
+    assert (cfg.ffn.activation, cfg.attention.bias) == ("silu", True) and "bias" not in cfg.norm
+    given = compose(["experiment=gpt2", "ffn=swiglu", "ffn.activation=gelu_tanh"])
+    assert given.ffn.activation == "gelu_tanh"
+    assert compose(["experiment=gpt2"]).ffn.activation == "gelu_tanh"
 
 
 def test_layers_share_nothing() -> None:

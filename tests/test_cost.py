@@ -154,6 +154,10 @@ COMPOSITIONS = [
     ["attention=linear", "ffn=moe", "ffn@ffn.expert=standard", "pos=alibi", "block=parallel"],
     ["attention.n_kv_heads=2", "norm@attention.qk_norm=rmsnorm", "block.norm_at=out"],
     ["block=parallel", "block.norm_at=both"],
+    ["attention=hybrid", "attention@attention.options.rest=linear", "attention.n_kv_heads=1"],
+    ["norm@attention.qk_norm=rmsnorm", "attention.qk_norm_over=width", "attention.out_bias=true"],
+    ["norm@model.embedding_norm=layernorm", "pos=learned"],
+    ["pos.fraction=0.5", "ffn=standard", "ffn.activation=relu_squared"],
 ]
 every_composition = pytest.mark.parametrize("overrides", COMPOSITIONS, ids=" ".join)
 

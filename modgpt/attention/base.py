@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -34,12 +35,15 @@ class Attention(nn.Module, ABC):
             Ainslie et al. 2023; 1 is multi-query, Shazeer 2019); None for H.
         head_dim: head width D; None for C/H.
         bias: give the projections a bias.
+        out_bias: the same for the projection of the output; None for `bias`.
         scale: factor of the scores; None for 1/√D.
-        qk_norm: makes the norm of queries and keys, called with D (Henry et al. 2020; per head as in
-            Qwen3), before any rotation.
+        qk_norm: makes the norm of queries and keys, before any rotation (Henry et al. 2020).
+        qk_norm_over: what one norm is over: `head`, called with D and shared by the heads (Qwen3), or
+            `width`, called with H·D or Hkv·D (OLMo 2).
 
     Raises:
-        ValueError: C is not divisible by H, H not by Hkv, or a size is below 1.
+        ValueError: C is not divisible by H, H not by Hkv, a size is below 1, or `qk_norm_over` is
+            neither.
     """
 
     def __init__(
@@ -52,8 +56,10 @@ class Attention(nn.Module, ABC):
         n_kv_heads: int | None = None,
         head_dim: int | None = None,
         bias: bool = False,
+        out_bias: bool | None = None,
         scale: float | None = None,
         qk_norm: Callable[[int], nn.Module] = nn.Identity,
+        qk_norm_over: Literal["head", "width"] = "head",
     ) -> None:
         super().__init__()
         n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
@@ -68,11 +74,18 @@ class Attention(nn.Module, ABC):
             raise ValueError(f"attention.n_kv_heads={n_kv_heads} must divide model.n_heads={n_heads}")
         if head_dim < 1:
             raise ValueError(f"attention.head_dim must be at least 1, got {head_dim}")
+        if qk_norm_over not in ("head", "width"):
+            raise ValueError(f"attention.qk_norm_over must be head or width, got {qk_norm_over!r}")
         self.n_heads, self.n_kv_heads, self.head_dim = n_heads, n_kv_heads, head_dim
         self.layer, self.scale, self.dropout = layer, scale, dropout
         self.qkv = nn.Linear(d_model, (n_heads + 2 * n_kv_heads) * head_dim, bias=bias)
-        self.out = nn.Linear(n_heads * head_dim, d_model, bias=bias)
-        self.q_norm, self.k_norm = qk_norm(head_dim), qk_norm(head_dim)
+        self.out_bias = bias if out_bias is None else out_bias
+        self.out = nn.Linear(n_heads * head_dim, d_model, bias=self.out_bias)
+        self.qk_norm_over = qk_norm_over
+        over_width = qk_norm_over == "width"
+        self.q_norm, self.k_norm = (
+            qk_norm(heads * head_dim if over_width else head_dim) for heads in (n_heads, n_kv_heads)
+        )
 
     def forward(
         self, x: Tensor, pos: Position, positions: Tensor, state: State | None = None
@@ -109,7 +122,11 @@ class Attention(nn.Module, ABC):
         if isinstance(self.q_norm, nn.Identity):
             return qk
         q, k = self.split(qk)
-        return torch.cat([self.q_norm(q), self.k_norm(k)], dim=1)
+        if self.qk_norm_over == "head":
+            return torch.cat([self.q_norm(q), self.k_norm(k)], dim=1)
+        q, k = (x.transpose(1, 2).flatten(2) for x in (q, k))  # (B,T,·D)
+        both = torch.cat([self.q_norm(q), self.k_norm(k)], dim=2)
+        return both.unflatten(2, (-1, self.head_dim)).transpose(1, 2)
 
     def split(self, qk: Tensor) -> tuple[Tensor, Tensor]:
         """(B,H+Hkv,T,D) -> q (B,H,T,D), k (B,Hkv,T,D)."""

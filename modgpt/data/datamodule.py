@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from modgpt.data.shakespeare import prepare_shakespeare
-from modgpt.data.tokenizer import CharTokenizer
+from modgpt.data.tokenizer import Tokenizer
 from modgpt.data.windows import EvaluationWindows, TrainingWindows
 
 TRAIN_SHARE = 0.9
@@ -40,7 +40,7 @@ class CorpusDataModule(L.LightningDataModule, ABC):
     def __init__(
         self,
         *,
-        tokenizer: Callable[[str], CharTokenizer],
+        tokenizer: Callable[[str], Tokenizer],
         batch_size: int,
         eval_batch_size: int,
         block_size: int,
@@ -60,7 +60,7 @@ class CorpusDataModule(L.LightningDataModule, ABC):
     def file(self) -> Path:
         """The file of the text, brought here first where that is needed."""
 
-    def load(self) -> CharTokenizer:
+    def load(self) -> Tokenizer:
         """Read the text, fit the tokenizer, split."""
         path = self.file()
         text = read_text(path)

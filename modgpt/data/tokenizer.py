@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,47 @@ import torch
 from torch import Tensor
 
 
-class CharTokenizer:
+class Tokenizer(ABC):
+    """What the rest of the code asks of a tokenizer."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def start(self) -> str:
+        """What an empty prompt stands for."""
+
+    @abstractmethod
+    def unknown(self, text: str) -> list[str]:
+        """The characters of `text` that cannot be encoded, each once, in order."""
+
+    @abstractmethod
+    def encode(self, text: str) -> Tensor:
+        """Token ids (N,), int64.
+
+        Raises:
+            ValueError: a character cannot be encoded; names all of them.
+        """
+
+    @abstractmethod
+    def decode(self, ids: Iterable[int] | Tensor) -> str:
+        """The text of token ids."""
+
+    def decode_stream(self, ids: Iterable[Tensor]) -> Iterator[str]:
+        """The text of token ids (1,) as they come, piece by piece."""
+        return map(self.decode, ids)
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types from which `load_tokenizer` builds it again."""
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON."""
+        path.write_text(json.dumps(self.to_dict(), ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+class CharTokenizer(Tokenizer):
     """One token per character; ids follow the sorted order of the characters, as in nanoGPT.
 
     Args:
@@ -37,15 +78,9 @@ class CharTokenizer:
         return "\n" if "\n" in self.ids else self.vocabulary[0]
 
     def unknown(self, text: str) -> list[str]:
-        """The characters of `text` that are not in the vocabulary, each once, in order."""
         return [c for c in dict.fromkeys(text) if c not in self.ids]
 
     def encode(self, text: str) -> Tensor:
-        """Token ids (N,), int64.
-
-        Raises:
-            ValueError: a character is not in the vocabulary; names all of them.
-        """
         # Look-ups in a table by code point: a Python loop over a million characters takes a second.
         points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
         known = np.frombuffer(self.vocabulary.encode("utf-32-le"), dtype=np.uint32)
@@ -58,24 +93,40 @@ class CharTokenizer:
         return torch.from_numpy(ids)
 
     def decode(self, ids: Iterable[int] | Tensor) -> str:
-        """The text of token ids."""
         return "".join(self.vocabulary[int(i)] for i in ids)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types from which `load_tokenizer` builds it again."""
         return {"type": "char", "vocabulary": self.vocabulary}
 
-    def save(self, path: Path) -> None:
-        """Write it as JSON."""
-        path.write_text(json.dumps(self.to_dict(), ensure_ascii=False) + "\n", encoding="utf-8")
 
-
-def load_tokenizer(source: dict[str, Any]) -> CharTokenizer:
-    """The tokenizer that `to_dict` described.
+def load_tokenizer(source: dict[str, Any]) -> Tokenizer:
+    """The tokenizer that `to_dict` described, or one in the format of the library tokenizers.
 
     Raises:
         ValueError: the description is of another type.
     """
-    if source.get("type") != "char":
-        raise ValueError(f"unknown type of tokenizer: {source.get('type')!r}")
-    return CharTokenizer(source["vocabulary"])
+    if source.get("type") == "char":
+        return CharTokenizer(source["vocabulary"])
+    if "model" in source:
+        from modgpt.data.pretrained import PretrainedTokenizer  # its library is an extra
+
+        return PretrainedTokenizer(source)
+    raise ValueError(f"unknown type of tokenizer: {source.get('type')!r}")
+
+
+def saved_tokenizer(text: str, *, path: str) -> Tokenizer:
+    """`tokenizer=saved`: the one in a file, whatever the text.
+
+    Args:
+        text: of the corpus.
+        path: `tokenizer.json` of a run, or of a model from elsewhere.
+
+    Raises:
+        ValueError: no such file, or none that holds a tokenizer.
+    """
+    try:
+        return load_tokenizer(json.loads(Path(path).expanduser().read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ValueError(f"cannot read tokenizer.path={path}: {error.strerror}") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"tokenizer.path={path} holds no JSON") from error

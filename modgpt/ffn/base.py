@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modgpt.cost import Cost, count_parameters
+
+# GELU(a) = a·Φ(a) (Hendrycks & Gimpel 2016), also in its approximation by a tanh (GPT-2); SiLU(a) =
+# a·sigmoid(a); squared ReLU (So et al. 2021, Primer).
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+    "relu_squared": lambda x: F.relu(x).square(),
+    "silu": F.silu,
+}
 
 # Builds a projection, called with (in_features, out_features, bias=…).
 LinearFactory = Callable[..., nn.Module]
@@ -70,6 +81,13 @@ def checked_hidden(hidden: int) -> int:
     if hidden < 1:
         raise ValueError(f"ffn.hidden must be at least 1, got {hidden}")
     return hidden
+
+
+def activation_named(name: str) -> Callable[[Tensor], Tensor]:
+    """One of `ACTIVATIONS`, or a `ValueError` that lists them."""
+    if name not in ACTIVATIONS:
+        raise ValueError(f"ffn.activation must be one of {', '.join(ACTIVATIONS)}, got {name!r}")
+    return ACTIVATIONS[name]
 
 
 def init_linear(linear: nn.Module, std: float) -> None:

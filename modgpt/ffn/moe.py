@@ -115,7 +115,8 @@ class MixtureOfExperts(FeedForward):
         if hidden is None:
             hidden = self.matched_hidden(stacked)
         self.router = nn.Linear(self.d_model, n_experts, bias=False)
-        self.experts = stacked(hidden=checked_hidden(hidden))
+        self.hidden = checked_hidden(hidden)
+        self.experts = stacked(hidden=self.hidden)
 
     def matched_hidden(self, stacked: Callable[..., DenseFeedForward]) -> int:
         """The expert width at which active parameters come closest to 8C²."""

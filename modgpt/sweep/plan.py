@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from hydra.utils import instantiate
 from lightning.fabric import Fabric
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from modgpt.composition import Job, compose_job
 from modgpt.cost import Cost
@@ -18,9 +18,10 @@ from modgpt.data.datamodule import CorpusDataModule
 from modgpt.errors import UserError, as_user_errors
 from modgpt.files import write_json
 from modgpt.match import Matched, cost_at, match_size
+from modgpt.resume import begin_from
 from modgpt.sweep.identity import job_name
 from modgpt.sweep.worker import status
-from modgpt.training import build_module, quiet_lightning, settle
+from modgpt.training import build_module, quiet_lightning, settle, settle_vocabulary
 
 
 @dataclass(eq=False)
@@ -71,12 +72,13 @@ def plan(all_overrides: Sequence[Sequence[str]], sweep: Path) -> list[Planned]:
         job = compose_job(overrides)
         cfg = settle(job.config)
         data = corpora.of(cfg)
-        with open_dict(cfg):
-            cfg.model.vocab_size = len(data.tokenizer)
+        settle_vocabulary(cfg, data.tokenizer)
         cost = matched = skipped = None
         try:
             matched = match_size(cfg)
-            build_module(cfg)
+            module = build_module(cfg)
+            if cfg.init_from is not None:
+                begin_from(Path(cfg.init_from), cfg, module.model)
             cost = cost_at(cfg)
         except UserError as error:
             skipped = str(error)
@@ -114,8 +116,7 @@ def seconds_per_flop(entry: Planned, threads: int) -> float | None:
     """
     cfg = settle(entry.job.config)
     data = Corpora().of(cfg)
-    with open_dict(cfg):
-        cfg.model.vocab_size = len(data.tokenizer)
+    settle_vocabulary(cfg, data.tokenizer)
     match_size(cfg)
     quiet_lightning()
     try:

@@ -152,6 +152,24 @@ def test_bias(option: str) -> None:
     pair.check(inputs(7))
 
 
+@pytest.mark.parametrize(("bias", "out_bias"), [(False, True), (True, False)])
+@every_option
+def test_bias_of_the_output_alone(option: str, bias: bool, out_bias: bool) -> None:
+    pair = Pair(option, "rope", bias=bias, out_bias=out_bias)
+    weights = pair.module.state_dict()
+    assert ("qkv.bias" in weights, "out.bias" in weights) == (bias, out_bias)
+    pair.check(inputs(7))
+
+
+@pytest.mark.parametrize("n_kv_heads", [6, 2, 1])
+@every_option
+def test_qk_norm_over_all_heads(option: str, n_kv_heads: int) -> None:
+    norm = configured("norm", "rmsnorm", eps=0.1)
+    pair = Pair(option, "rope", n_kv_heads=n_kv_heads, qk_norm=norm, qk_norm_over="width")
+    assert pair.module.k_norm.weight.shape == (n_kv_heads * C // 6,)
+    pair.check(inputs(7))
+
+
 @every_option
 def test_head_dim(option: str) -> None:
     """Heads wider than C/H, and a head count that does not divide C."""
@@ -352,6 +370,7 @@ def relative_error(got: Tensor, wanted: Tensor) -> float:
         ({"n_kv_heads": 0}, "attention.n_kv_heads=0 must divide model.n_heads=6"),
         ({"n_kv_heads": 12}, "attention.n_kv_heads=12 must divide model.n_heads=6"),
         ({"head_dim": 0}, "attention.head_dim must be at least 1, got 0"),
+        ({"qk_norm_over": "heads"}, "attention.qk_norm_over must be head or width, got 'heads'"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from modgpt.composition import options
 from modgpt.ffn import moe
+from modgpt.ffn.base import ACTIVATIONS
 from tests.reference import (
     FFN,
     assert_same,
@@ -25,8 +26,8 @@ C = 24
 # Coefficients large enough for the gradients of the auxiliary losses to show.
 LOUD = {"balance_coef": 0.7, "z_coef": 0.3}
 KNOBS: dict[str, list[dict[str, Any]]] = {
-    "standard": [{}, {"bias": True}, {"hidden": 10}],
-    "swiglu": [{}, {"bias": True}, {"hidden": 10}],
+    "standard": [{}, {"bias": True}, {"hidden": 10}, *({"activation": a} for a in ACTIVATIONS)],
+    "swiglu": [{}, {"bias": True}, {"hidden": 10}, *({"activation": a} for a in ACTIVATIONS)],
     "moe": [
         {},
         LOUD,
@@ -37,7 +38,7 @@ KNOBS: dict[str, list[dict[str, Any]]] = {
         {"expert": configured("ffn", "standard", bias=True), "n_experts": 5},
         {"expert": configured("ffn", "standard"), "hidden": 8},
         {"hidden": 11, **LOUD},  # no whole rows: filled up for the grouped product
-        {"expert": configured("ffn", "standard", bias=True), "hidden": 3},
+        {"expert": configured("ffn", "standard", bias=True, activation="relu"), "hidden": 3},
     ],
 }
 CASES = [
@@ -253,6 +254,8 @@ def test_moe_with_groups_filled_up_is_the_same(expert: str, monkeypatch: pytest.
     [
         ("standard", {"hidden": 0}, "ffn.hidden must be at least 1, got 0"),
         ("swiglu", {"hidden": -8}, "ffn.hidden must be at least 1, got -8"),
+        ("standard", {"activation": "geglu"}, "ffn.activation must be one of gelu, gelu_tanh, relu, "),
+        ("swiglu", {"activation": "swish"}, "relu_squared, silu, got 'swish'"),
         ("moe", {"hidden": 0}, "ffn.hidden must be at least 1, got 0"),
         ("moe", {"n_experts": 0}, "ffn.n_experts must be at least 1, got 0"),
         ("moe", {"top_k": 0}, "ffn.top_k=0 must lie between 1 and ffn.n_experts=8"),

@@ -195,6 +195,19 @@ def test_rope_reads_theta(theta: float) -> None:
     assert_same(module.rotate(x, positions), each(slow.rotate, x, positions), "rotate")
 
 
+@pytest.mark.parametrize("fraction", [0.25, 0.5, 0.7, 1.0])
+def test_rope_rotates_a_share(fraction: float) -> None:
+    module, slow = pair("rope", fraction=fraction)
+    x, positions = inputs(2, 3, 9, 8), torch.arange(4, 13)
+    if fraction == 0.7:
+        with pytest.raises(ValueError, match="rotated head width must be even, got 5"):
+            module.rotate(x, positions)
+        return
+    rotated, untouched = module.rotate(x, positions), int(8 * fraction)
+    assert_same(rotated, each(slow.rotate, x, positions), "rotate")
+    assert torch.equal(rotated[..., untouched:], x[..., untouched:])
+
+
 def test_rope_remembers_the_tables_of_no_other_positions() -> None:
     module, slow = pair("rope")
     for positions, width in ((torch.arange(5), 8), (torch.arange(5) + 3, 8), (torch.arange(2), 4)):
@@ -242,9 +255,15 @@ def test_rope_theta_is_positive(theta: float) -> None:
         pair("rope", theta=theta)
 
 
+@pytest.mark.parametrize("fraction", [0.0, 1.5])
+def test_rope_rotates_no_more_than_all(fraction: float) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"must lie in (0, 1], got {fraction}")):
+        pair("rope", fraction=fraction)
+
+
 def test_rope_wants_an_even_head_width() -> None:
     module, _ = pair("rope")
-    with pytest.raises(ValueError, match="the head width must be even, got 5"):
+    with pytest.raises(ValueError, match="rotated head width must be even, got 5"):
         module.rotate(inputs(1, 1, 3, 5), torch.arange(3))
 
 

@@ -1,0 +1,122 @@
+"""How a tensor of ours is made of transformers' tensors, and taken apart again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from modgpt.attention.base import Attention
+from modgpt.errors import UserError
+from modgpt.model import GPT
+
+Weights = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Same:
+    """One tensor, as it is."""
+
+    names: tuple[str, ...]
+
+    def __init__(self, *names: str) -> None:
+        object.__setattr__(self, "names", names)
+
+    def ours(self, theirs: list[Tensor], heads: Attention) -> Tensor:
+        """Our tensor from theirs, in the order of `names`."""
+        return theirs[0]
+
+    def theirs(self, ours: Tensor, heads: Attention) -> list[Tensor]:
+        """Their tensors from ours, in the order of `names`."""
+        return [ours]
+
+
+class Transposed(Same):
+    """A matrix stored as (in, out): GPT-2's `Conv1D`."""
+
+    def ours(self, theirs: list[Tensor], heads: Attention) -> Tensor:
+        return theirs[0].T
+
+    def theirs(self, ours: Tensor, heads: Attention) -> list[Tensor]:
+        return [ours.T]
+
+
+class Stacked(Same):
+    """Rows of several matrices of one size, one below the other: gate and up."""
+
+    def ours(self, theirs: list[Tensor], heads: Attention) -> Tensor:
+        return torch.cat(theirs)
+
+    def theirs(self, ours: Tensor, heads: Attention) -> list[Tensor]:
+        return list(ours.chunk(len(self.names)))
+
+
+class QueryKeyValue(Stacked):
+    """Queries, keys and values, which grouped-query attention makes of different sizes."""
+
+    def theirs(self, ours: Tensor, heads: Attention) -> list[Tensor]:
+        n = heads.n_heads, heads.n_kv_heads, heads.n_kv_heads
+        return list(ours.split([heads.head_dim * heads_of_kind for heads_of_kind in n]))
+
+
+class ByHead(Same):
+    """Queries, keys and values of one head side by side, then those of the next: Bloom, GPT-NeoX."""
+
+    def ours(self, theirs: list[Tensor], heads: Attention) -> Tensor:
+        return theirs[0].unflatten(0, (heads.n_heads, 3, -1)).transpose(0, 1).flatten(0, 2)
+
+    def theirs(self, ours: Tensor, heads: Attention) -> list[Tensor]:
+        return [ours.unflatten(0, (3, heads.n_heads, -1)).transpose(0, 1).flatten(0, 2)]
+
+
+Table = Mapping[str, Same]
+
+
+def rule_of(name: str, table: Table) -> tuple[Same, list[str]]:
+    """The rule for a tensor of ours, and the names of theirs that it is made of."""
+    layer = re.search(r"blocks\.(\d+)\.", name)
+    general = re.sub(r"blocks\.\d+\.", "blocks.{i}.", name)
+    module, _, leaf = general.rpartition(".")
+    rule = table.get(general) or table.get(module)
+    assert rule is not None, f"the table has no {general}"
+    suffix = "" if general in table else f".{leaf}"
+    number = layer.group(1) if layer else ""
+    return rule, [their.format(i=number) + suffix for their in rule.names]
+
+
+def from_theirs(theirs: Weights, model: GPT, table: Table) -> dict[str, Tensor]:
+    """A state dict for `model` from one of transformers.
+
+    Raises:
+        UserError: a tensor is missing, left over, or of another shape.
+    """
+    left, state, heads = set(theirs), {}, model.blocks[0].attention
+    for name, own in model.state_dict().items():
+        rule, names = rule_of(name, table)
+        missing = [n for n in names if n not in theirs]
+        if missing:
+            raise UserError(f"the weights lack {missing[0]}, which {name} is made of")
+        tensor = rule.ours([theirs[n] for n in names], heads)
+        if tensor.shape != own.shape:
+            raise UserError(
+                f"{', '.join(names)} make {name} of shape {tuple(tensor.shape)}, the configuration "
+                f"says {tuple(own.shape)}"
+            )
+        state[name] = tensor.to(own.dtype).contiguous()
+        left.difference_update(names)
+    if left:
+        raise UserError(f"the weights have {', '.join(sorted(left))}, which no part here stands for")
+    return state
+
+
+def to_theirs(model: GPT, table: Table) -> dict[str, Tensor]:
+    """A state dict of transformers from our model's weights."""
+    state, heads = {}, model.blocks[0].attention
+    for name, tensor in model.state_dict().items():
+        rule, names = rule_of(name, table)
+        parts = rule.theirs(tensor, heads)
+        state |= {n: part.contiguous() for n, part in zip(names, parts, strict=True)}
+    return state
