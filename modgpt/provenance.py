@@ -41,6 +41,7 @@ def first_record(
         "choices": job.choices,
         "overrides": [o for o in job.overrides if parse([o])[0].key_or_group not in RUN_KEYS],
         "seed": cfg.seed,
+        "init_from": cfg.init_from,
         "final_val_loss": earlier.get("final_val_loss"),
         "final_step": earlier.get("final_step"),
         "best_val_loss": earlier.get("best_val_loss"),

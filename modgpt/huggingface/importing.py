@@ -24,6 +24,8 @@ from modgpt.huggingface.tables import Architecture
 from modgpt.huggingface.weights import from_theirs
 from modgpt.provenance import now
 
+TOKENIZERS = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken")  # files that hold one
+
 
 def import_folder(source: Path, out: Path) -> Architecture:
     """Compose the model that a folder describes, give it the folder's weights, write it as a run.
@@ -87,6 +89,8 @@ def read_tokenizer(source: Path) -> Tokenizer:
         UserError: there is none, or none that the library tokenizers can hold.
     """
     try:
+        if not any(file for pattern in TOKENIZERS for file in source.glob(pattern)):
+            raise FileNotFoundError  # transformers would make an empty one
         found = transformers.AutoTokenizer.from_pretrained(source)
         description = json.loads(found.backend_tokenizer.to_str())
     except (OSError, ValueError, AttributeError, ImportError) as error:
