@@ -275,6 +275,49 @@ def linear_attention(
     return torch.stack(ys), {"s": torch.stack(ss), "z": torch.stack(zs)}
 
 
+def gated_delta_attention(
+    x: Tensor,
+    weights: Weights,
+    pos: NoPosition,
+    *,
+    n_heads: int,
+    eps: float,
+    n_kv_heads: int | None = None,
+    scale: float | None = None,
+    qk_norm: Callable[[Tensor, Weights], Tensor],
+    qk_norm_over: str = "head",
+    **_: object,
+) -> tuple[Tensor, State]:
+    """The recurrence of Yang, Kautz & Hatamizadeh 2024, token by token, S transposed; x (B,T,C)."""
+
+    def unit(a: Tensor) -> Tensor:
+        return a / torch.sqrt((a**2).sum() + eps)
+
+    ys, ss = [], []
+    for one in x:
+        q, k, v = heads_of(one, weights, n_heads, n_kv_heads, qk_norm, qk_norm_over)
+        gates = linear(one, weights, "gates")  # (T,2H)
+        width = q[0].shape[1]
+        factor = width**-0.5 if scale is None else scale
+        columns, s_of_heads = [], []
+        for h in range(n_heads):
+            s, rows = torch.zeros(width, width), []
+            for t in range(len(one)):
+                step = torch.log(1 + torch.exp(gates[t, h] + weights["dt_bias"][h]))
+                alpha = torch.exp(-torch.exp(weights["a_log"][h]) * step) * math.exp(-pos.slope(h))
+                beta = 1 / (1 + torch.exp(-gates[t, n_heads + h]))
+                unit_q, unit_k = pos.rotate(unit(q[h][t]), t), pos.rotate(unit(k[h][t]), t)
+                s = alpha * s
+                held = unit_k[None, :] @ s  # (1,D)
+                s = s + unit_k[:, None] @ (beta * (v[h][t][None, :] - held))
+                rows.append(factor * unit_q[None, :] @ s)
+            columns.append(torch.cat(rows))
+            s_of_heads.append(s)
+        ys.append(linear(torch.cat(columns, dim=1), weights, "out"))
+        ss.append(torch.stack(s_of_heads))
+    return torch.stack(ys), {"s": torch.stack(ss)}
+
+
 def hybrid_attention(
     x: Tensor,
     weights: Weights,
@@ -365,6 +408,7 @@ def moe(
 # (x (B,T,C), weights, position, **knobs) -> (B,T,C), final state
 ATTENTION = {
     "flash": full_attention,
+    "gated_delta": gated_delta_attention,
     "hybrid": hybrid_attention,
     "linear": linear_attention,
     "local_window": local_window_attention,

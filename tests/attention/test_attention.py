@@ -32,6 +32,7 @@ from tests.reference import (
 C = 24
 # Knobs that are worth several values: a window or chunk of one token, of a few, of more than there are.
 KNOBS: dict[str, list[dict[str, Any]]] = {
+    "gated_delta": [{"chunk": 1}, {"chunk": 4}, {"chunk": 64}],
     "linear": [{"chunk": 1}, {"chunk": 4}, {"chunk": 64}],
     "local_window": [{"window": 1}, {"window": 4}, {"window": 64}],
 }
@@ -382,6 +383,7 @@ def test_sizes_that_do_not_fit(option: str, sizes: dict[str, Any], message: str)
 @pytest.mark.parametrize(
     ("option", "knobs", "message"),
     [
+        ("gated_delta", {"chunk": 0}, "attention.chunk must be at least 1, got 0"),
         ("linear", {"chunk": 0}, "attention.chunk must be at least 1, got 0"),
         ("linear", {"scale": 0.5}, "attention.scale=0.5 has no effect on attention=linear"),
         ("local_window", {"window": 0}, "attention.window must be at least 1, got 0"),
