@@ -32,8 +32,23 @@ from tests.reference import (
 C = 24
 # Knobs that are worth several values: a window or chunk of one token, of a few, of more than there are.
 KNOBS: dict[str, list[dict[str, Any]]] = {
+    "bigbird": [
+        {"block": 1, "n_random": 2},
+        {"block": 2, "n_window": 1, "n_random": 2},
+        {"block": 4, "n_window": 3, "n_global": 0, "seed": 7},
+        {"block": 64},
+    ],
     "linear": [{"chunk": 1}, {"chunk": 4}, {"chunk": 64}],
     "local_window": [{"window": 1}, {"window": 4}, {"window": 64}],
+    "sparse": [
+        {"pattern": "fixed", "stride": 1, "summary": 1},
+        {"pattern": "fixed", "stride": 4, "summary": 1},
+        {"pattern": "fixed", "stride": 4, "summary": 3},
+        {"pattern": "fixed", "stride": 64},
+        {"pattern": "strided", "stride": 1},
+        {"pattern": "strided", "stride": 4},
+        {"pattern": "strided", "stride": 64},
+    ],
 }
 # One token; less than, exactly, twice and no multiple of a window or chunk of 4; many of them.
 LENGTHS = [1, 3, 4, 8, 11, 30]
