@@ -76,35 +76,57 @@ class BigBirdAttention(Attention):
         positions: Tensor,
         state: State | None,
     ) -> tuple[Tensor, State | None]:
-        length, start = q.shape[2], 0
+        length, device, start = q.shape[2], q.device, 0
         if state is not None:
             assert isinstance(state, KVCache)
             start = state.length
             k, v = state.append(k, v)
-        # A single query is a block of its own: the others of its block are not asked.
-        size, before = (1, 0) if length == 1 else (self.block, start % self.block)
-        q = in_blocks(q, size, before)  # (B,H,N,R,D)
-        q_positions = torch.arange(q.shape[2] * size, device=q.device).view(-1, size)
-        q_positions = q_positions + positions[0] - before  # (N,R)
-        blocks = self.blocks_seen(q_positions[:, 0] // self.block)  # (N,w+g+r)
-        places = torch.arange(self.block, device=q.device)
-        k_positions = (blocks.unsqueeze(-1) * self.block + places).flatten(1)  # (N,S)
-        seen = k_positions.clamp(0, k.shape[2] - 1)
-        distance = q_positions.unsqueeze(-1) - k_positions.unsqueeze(1)  # (N,R,S)
-        keys = Keys(
-            *(x.index_select(2, seen.flatten()).unflatten(2, seen.shape) for x in (k, v)),
-            axes="ns",
-            distance=distance,
-            allowed=(distance >= 0) & (k_positions >= 0).unsqueeze(1),
+        first, before = divmod(start, self.block)  # the block of the first query, and its place there
+        if length == 1:  # a block of one query: the others of its block are not asked
+            padding, size, n_own = 0, 1, before + 1
+        else:
+            padding, size, n_own = before, self.block, self.block
+        q = in_blocks(q, size, padding)  # (B,H,N,R,D)
+        block = torch.arange(first, first + q.shape[2], device=device)  # (N,)
+        place = torch.arange(size, device=device)[None, :, None] + (before - padding)  # (1,R,1)
+
+        back = place - torch.arange(n_own, device=device)  # (1,R,S)
+        own = Keys(
+            in_blocks(k[:, :, first * self.block :], n_own),
+            in_blocks(v[:, :, first * self.block :], n_own),
+            per="block",
+            distance=back,
+            allowed=back >= 0,
+        )
+        blocks = self.earlier_blocks(block)  # (N,w−1+g+r)
+        k_positions = blocks.unsqueeze(-1) * self.block + torch.arange(self.block, device=device)
+        k_positions = k_positions.flatten(1)[:, None, :]  # (N,1,S), below 0 where there is no block
+        earlier = Keys(
+            self.gather(k, blocks, k_positions, length == 1),
+            self.gather(v, blocks, k_positions, length == 1),
+            per="block",
+            distance=block[:, None, None] * self.block + place - k_positions,
+            allowed=k_positions >= 0,
         )
         dropout = self.dropout if self.training else 0.0
-        y = softmax_over(q, [keys], pos, scale=self.scale, dropout=dropout)
-        return y.flatten(2, 3)[:, :, before : before + length], state
+        y = softmax_over(q, [earlier, own], pos, scale=self.scale, dropout=dropout)
+        return y.flatten(2, 3)[:, :, padding : padding + length], state
 
-    def blocks_seen(self, n: Tensor) -> Tensor:
-        """All different, of query blocks n: (N,) -> (N,w+g+r); below 0 where there is none."""
+    def gather(self, x: Tensor, blocks: Tensor, positions: Tensor, single: bool) -> Tensor:
+        """Keys or values of blocks (N,·), at positions (N,1,S): x (B,Hkv,T,D) -> (B,Hkv,N,S,D)."""
+        if single:  # of the cache of the whole text a step reads these rows and no others
+            return x.index_select(2, positions.flatten().clamp(min=0)).unsqueeze(2)
+        x = in_blocks(x, self.block, before=self.block)  # behind a block of zeros, for −1
+        x = x.index_select(2, (blocks + 1).clamp(min=0).flatten())
+        return x.unflatten(2, blocks.shape).flatten(3, 4)
+
+    def earlier_blocks(self, n: Tensor) -> Tensor:
+        """Those that query blocks n see beside themselves, all different: (N,) -> (N,w−1+g+r).
+
+        Below 0 stands for none.
+        """
         oldest = n[:, None] - self.n_window + 1  # of the window
-        window = oldest + torch.arange(self.n_window, device=n.device)
+        window = oldest + torch.arange(self.n_window - 1, device=n.device)
         first = torch.arange(self.n_global, device=n.device).expand(len(n), -1)
         first = first.masked_fill(first >= oldest, -1)  # those the window has already
         return torch.cat([first, *self.draw(n[:, None], oldest - self.n_global), window], dim=1)

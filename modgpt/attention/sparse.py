@@ -119,7 +119,7 @@ class SparseAttention(Attention):
         far_keys = Keys(
             kept_k[:, :, : len(far)],
             kept_v[:, :, : len(far)],
-            axes="s",
+            per="all",
             distance=(block - far_block) * stride + place - far_place,
             allowed=far_block < block,
         )
@@ -127,7 +127,7 @@ class SparseAttention(Attention):
         own_keys = Keys(
             in_blocks(own_k, n_own),
             in_blocks(own_v, n_own),
-            axes="ns",
+            per="block",
             distance=back,
             allowed=back >= 0,
         )
@@ -164,13 +164,13 @@ class SparseAttention(Attention):
 
         above = row - torch.arange(k.shape[2], device=device)  # (N,1,S) rows
         # Its own row is among what is near.
-        column = Keys(k, v, axes="sr", distance=above * stride, allowed=above > 0)
+        column = Keys(k.transpose(2, 3), v.transpose(2, 3), "place", above * stride, above > 0)
         place_of_key = torch.arange(-stride, stride, device=device)  # of the row before, and its own
         back = place - place_of_key  # (1,R,S), S = 2l
         near = Keys(
             with_row_before(k)[:, :, first:],
             with_row_before(v)[:, :, first:],
-            axes="ns",
+            per="block",
             distance=back,
             allowed=(back >= 0) & (back < stride) & (row * stride + place_of_key >= 0),
         )
