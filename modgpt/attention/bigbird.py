@@ -64,7 +64,7 @@ class BigBirdAttention(Attention):
                 raise ValueError(f"attention.{name} must be at least 0, got {value}")
         self.block, self.n_window, self.n_global, self.n_random = block, n_window, n_global, n_random
         # A tensor, so that compiled code is the same for all layers; made anew, so never stored.
-        key = torch.tensor(scrambled(scrambled(seed) + self.layer))
+        key = torch.tensor(scrambled(scrambled(seed & ALL_BITS) + self.layer))
         self.register_buffer("key", key, persistent=False)
 
     def mix(

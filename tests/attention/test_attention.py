@@ -381,6 +381,14 @@ def test_sizes_that_do_not_fit(option: str, sizes: dict[str, Any], message: str)
         ("linear", {"chunk": 0}, "attention.chunk must be at least 1, got 0"),
         ("linear", {"scale": 0.5}, "attention.scale=0.5 has no effect on attention=linear"),
         ("local_window", {"window": 0}, "attention.window must be at least 1, got 0"),
+        ("bigbird", {"block": 0}, "attention.block must be at least 1, got 0"),
+        ("bigbird", {"n_window": 0}, "attention.n_window must be at least 1, got 0"),
+        ("bigbird", {"n_global": -1}, "attention.n_global must be at least 0, got -1"),
+        ("bigbird", {"n_random": -1}, "attention.n_random must be at least 0, got -1"),
+        ("sparse", {"pattern": "dilated"}, "attention.pattern must be fixed or strided, got 'dilated'"),
+        ("sparse", {"stride": 0}, "attention.stride must be at least 1, got 0"),
+        ("sparse", {"summary": 0}, "attention.summary=0 must lie between 1 and attention.stride=16"),
+        ("sparse", {"summary": 17}, "attention.summary=17 must lie between 1 and attention.stride=16"),
     ],
 )
 def test_knobs_that_cannot_be(option: str, knobs: dict[str, Any], message: str) -> None:
