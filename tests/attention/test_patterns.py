@@ -1,4 +1,4 @@
-"""Which keys the sparse attentions see: the definitions, at any length, and what they never make or keep."""
+"""Which keys the sparse attentions see, at any length, and what they never make or keep."""
 
 from __future__ import annotations
 
