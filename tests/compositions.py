@@ -15,7 +15,7 @@ from modgpt.model import GPT
 GROUPS = ("attention", "ffn", "norm", "pos")
 
 # Knobs made small where an option has them, so that a few tokens pass windows and chunks.
-SMALL = {"window": 5, "chunk": 4, "n_experts": 4}
+SMALL = {"window": 5, "chunk": 4, "stride": 4, "block": 2, "n_experts": 4}
 
 
 def combinations() -> list[dict[str, str]]:

@@ -184,6 +184,8 @@ def softmax_attention(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """softmax(scale·QKᵀ − m·(i−j)) V over the keys `visible(i)`, for one sequence x (T,C).
 
+    The layer's index changes nothing here.
+
     Returns:
         (T,C), and keys and values of all tokens (Hkv,T,D), the keys as they are compared.
     """
@@ -227,6 +229,78 @@ def local_window_attention(
     every = [softmax_attention(one, weights, pos, visible, **base) for one in x]
     y, k, v = (torch.stack(part) for part in zip(*every, strict=True))
     return y, {"k": k[:, :, -window:], "v": v[:, :, -window:]}
+
+
+def sparse_attention(
+    x: Tensor,
+    weights: Weights,
+    pos: NoPosition,
+    *,
+    pattern: str,
+    stride: int,
+    summary: int,
+    **base: Any,
+) -> tuple[Tensor, State]:
+    """The patterns of Child et al. 2019, section 4.3, both parts of each in one softmax; x (B,T,C)."""
+    length = x.shape[1]
+
+    def visible(i: int) -> list[int]:
+        if pattern == "strided":
+            return [j for j in range(i + 1) if i - j < stride or (i - j) % stride == 0]
+        return [j for j in range(i + 1) if j // stride == i // stride or is_summary(j)]
+
+    def is_summary(j: int) -> bool:
+        return j % stride >= stride - summary
+
+    every = [softmax_attention(one, weights, pos, visible, **base) for one in x]
+    y, k, v = (torch.stack(part) for part in zip(*every, strict=True))
+    open_block = length - length % stride  # its first token, be it there or not
+    kept = [j for j in range(length) if pattern == "strided" or j >= open_block or is_summary(j)]
+    return y, {"k": k[:, :, kept], "v": v[:, :, kept]}
+
+
+def bigbird_attention(
+    x: Tensor,
+    weights: Weights,
+    pos: NoPosition,
+    *,
+    block: int,
+    n_window: int,
+    n_global: int,
+    n_random: int,
+    seed: int,
+    layer: int = 0,
+    **base: Any,
+) -> tuple[Tensor, State]:
+    """Blocks in the window, the first, and random ones (Zaheer et al. 2020, section 2); x (B,T,C)."""
+
+    def visible(i: int) -> list[int]:
+        n = i // block
+        window = set(range(max(0, n - n_window + 1), n + 1))
+        others = set(range(n)) - window - set(range(n_global))
+        seen = window | set(range(min(n_global, n))) | drawn(n, sorted(others))
+        return [j for j in range(i + 1) if j // block in seen]
+
+    def drawn(n: int, others: list[int]) -> set[int]:
+        """Floyd's sample of n_random, on the hash of (seed, layer, n)."""
+        sample: set[int] = set()
+        for d in range(n_random):
+            last = len(others) - n_random + d
+            if last >= 0:
+                random = scramble(scramble(scramble(scramble(seed) + layer) + n) + d)
+                pick = others[random % (last + 1)]
+                sample.add(others[last] if pick in sample else pick)
+        return sample
+
+    def scramble(number: int) -> int:
+        """A public hash of 32 bits."""
+        number = (number ^ number >> 16) * 73244475 % 2**32
+        number = (number ^ number >> 16) * 73244475 % 2**32
+        return number ^ number >> 16
+
+    every = [softmax_attention(one, weights, pos, visible, **base) for one in x]
+    y, k, v = (torch.stack(part) for part in zip(*every, strict=True))
+    return y, {"k": k, "v": v}
 
 
 def linear_attention(
@@ -332,7 +406,7 @@ def hybrid_attention(
     """The option whose turn it is in this layer; its knobs of the base are those of all layers."""
     node = options[pattern[layer % len(pattern)]]
     attention = reference_of("attention", option_of("attention", node))
-    return attention(x, weights, pos, n_heads=n_heads, **knobs_of(node))
+    return attention(x, weights, pos, n_heads=n_heads, layer=layer, **knobs_of(node))
 
 
 # --- feed-forward ---------------------------------------------------------------------------------
@@ -407,11 +481,13 @@ def moe(
 
 # (x (B,T,C), weights, position, **knobs) -> (B,T,C), final state
 ATTENTION = {
+    "bigbird": bigbird_attention,
     "flash": full_attention,
     "gated_delta": gated_delta_attention,
     "hybrid": hybrid_attention,
     "linear": linear_attention,
     "local_window": local_window_attention,
+    "sparse": sparse_attention,
 }
 # (x (…,C), weights, **knobs) -> (…,C), aux
 FFN: dict[str, Callable[..., tuple[Tensor, dict[str, Tensor]]]] = {
@@ -485,7 +561,7 @@ def gpt(tokens: Tensor, weights: Weights, cfg: DictConfig) -> Tensor:
         x = apply(x, sub(weights, f"{layer}.{part}"))
         return norm(x, sub(weights, f"{layer}.{part}_norm_out")) if norm_at in ("out", "both") else x
 
-    def attend(x: Tensor, own: Weights) -> Tensor:
+    def attend(number: int, x: Tensor, own: Weights) -> Tensor:
         return attention(x, own, pos, n_heads=n_heads, layer=number)[0]
 
     def feed_forward(x: Tensor, own: Weights) -> Tensor:
@@ -499,7 +575,7 @@ def gpt(tokens: Tensor, weights: Weights, cfg: DictConfig) -> Tensor:
     x = norm_of(cfg.model.embedding_norm)(x, sub(weights, "embedding_norm"))
     for number in range(cfg.model.n_layers):
         layer = f"blocks.{number}"
-        mixed = branch(x, layer, "attention", attend)
+        mixed = branch(x, layer, "attention", partial(attend, number))
         x = x + mixed + branch(x if cfg.block.parallel else x + mixed, layer, "ffn", feed_forward)
     return linear(norm(x, sub(weights, "norm")), weights, "head")
 

@@ -41,7 +41,18 @@ def flops_of(function: Any, *args: Any, **kwargs: Any) -> int:
 
 # --- attention ------------------------------------------------------------------------------------
 
-ATTENTION_KNOBS: dict[str, list[dict[str, Any]]] = {"local_window": [{"window": 1}, {"window": 4}]}
+ATTENTION_KNOBS: dict[str, list[dict[str, Any]]] = {
+    "bigbird": [
+        {"block": 1, "n_window": 1, "n_global": 0, "n_random": 0},
+        {"block": 2},
+        {"block": 1, "n_window": 2, "n_global": 2, "n_random": 3},
+    ],
+    "local_window": [{"window": 1}, {"window": 4}],
+    "sparse": [
+        *({"pattern": "fixed", "stride": s, "summary": c} for s, c in ((1, 1), (4, 1), (4, 4), (3, 2))),
+        *({"pattern": "strided", "stride": s} for s in (1, 3, 4)),
+    ],
+}
 ATTENTION_CASES = [
     pytest.param({"option": option, **knobs, **heads}, id=f"{option}-{knobs}-{heads}")
     for option in options("attention")

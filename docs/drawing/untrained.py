@@ -16,9 +16,11 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from modgpt.attention.base import Attention
+from modgpt.attention.bigbird import BigBirdAttention
 from modgpt.attention.flash import FlashAttention
 from modgpt.attention.linear import LinearAttention
 from modgpt.attention.local_window import LocalWindowAttention
+from modgpt.attention.sparse import SparseAttention
 from modgpt.build import build_model
 from modgpt.composition import compose
 from modgpt.cost import cost_of, count_parameters
@@ -44,17 +46,24 @@ def attention_patterns() -> Figure:
     panels: list[tuple[str, Attention, Position]] = [
         ("flash", FlashAttention(**build), none),
         ("local_window, W = 8", LocalWindowAttention(**build, window=8), none),
+        ("sparse, fixed", SparseAttention(**build, stride=6, summary=1), none),
+        ("sparse, strided", SparseAttention(**build, pattern="strided", stride=6), none),
+        ("bigbird, b = 2", BigBirdAttention(**build, block=2), none),
         ("linear", LinearAttention(**build), none),
         ("linear + alibi, head 1", LinearAttention(**build), alibi),
     ]
-    figure, axes = plt.subplots(1, 4, figsize=(9, 2.6), sharey=True)
+    figure, grid = plt.subplots(2, 4, figsize=(9, 5), sharex=True, sharey=True)
+    axes = grid.flatten()
     zeros = torch.zeros(1, 4, n_tokens, n_tokens)
     images = []
-    for axis, (title, attention, pos) in zip(axes, panels, strict=True):
+    axes[-1].axis("off")
+    for axis, (title, attention, pos) in zip(axes, panels, strict=False):
         weights = probe(attention, zeros, zeros, pos)[0]
         images.append(show_weights(axis, weights / weights.amax(-1, keepdim=True)))
-        axis.set(title=title, xlabel="key position j")
-    axes[0].set_ylabel("query position i")
+        axis.set_title(title)
+        axis.tick_params(labelbottom=True)
+    figure.supxlabel("key position j")
+    figure.supylabel("query position i")
     figure.colorbar(images[0], ax=axes, label="weight / largest in row", fraction=0.02, shrink=0.8)
     return figure
 

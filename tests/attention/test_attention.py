@@ -32,9 +32,24 @@ from tests.reference import (
 C = 24
 # Knobs that are worth several values: a window or chunk of one token, of a few, of more than there are.
 KNOBS: dict[str, list[dict[str, Any]]] = {
+    "bigbird": [
+        {"block": 1, "n_random": 2},
+        {"block": 2, "n_window": 1, "n_random": 2},
+        {"block": 4, "n_window": 3, "n_global": 0, "seed": 7},
+        {"block": 64},
+    ],
     "gated_delta": [{"chunk": 1}, {"chunk": 4}, {"chunk": 64}],
     "linear": [{"chunk": 1}, {"chunk": 4}, {"chunk": 64}],
     "local_window": [{"window": 1}, {"window": 4}, {"window": 64}],
+    "sparse": [
+        {"pattern": "fixed", "stride": 1, "summary": 1},
+        {"pattern": "fixed", "stride": 4, "summary": 1},
+        {"pattern": "fixed", "stride": 4, "summary": 3},
+        {"pattern": "fixed", "stride": 64},
+        {"pattern": "strided", "stride": 1},
+        {"pattern": "strided", "stride": 4},
+        {"pattern": "strided", "stride": 64},
+    ],
 }
 # One token; less than, exactly, twice and no multiple of a window or chunk of 4; many of them.
 LENGTHS = [1, 3, 4, 8, 11, 30]
@@ -387,6 +402,14 @@ def test_sizes_that_do_not_fit(option: str, sizes: dict[str, Any], message: str)
         ("linear", {"chunk": 0}, "attention.chunk must be at least 1, got 0"),
         ("linear", {"scale": 0.5}, "attention.scale=0.5 has no effect on attention=linear"),
         ("local_window", {"window": 0}, "attention.window must be at least 1, got 0"),
+        ("bigbird", {"block": 0}, "attention.block must be at least 1, got 0"),
+        ("bigbird", {"n_window": 0}, "attention.n_window must be at least 1, got 0"),
+        ("bigbird", {"n_global": -1}, "attention.n_global must be at least 0, got -1"),
+        ("bigbird", {"n_random": -1}, "attention.n_random must be at least 0, got -1"),
+        ("sparse", {"pattern": "dilated"}, "attention.pattern must be fixed or strided, got 'dilated'"),
+        ("sparse", {"stride": 0}, "attention.stride must be at least 1, got 0"),
+        ("sparse", {"summary": 0}, "attention.summary=0 must lie between 1 and attention.stride=16"),
+        ("sparse", {"summary": 17}, "attention.summary=17 must lie between 1 and attention.stride=16"),
     ],
 )
 def test_knobs_that_cannot_be(option: str, knobs: dict[str, Any], message: str) -> None:
