@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from modgpt.attention.base import Attention
 from modgpt.attention.bigbird import BigBirdAttention
 from modgpt.attention.flash import FlashAttention
+from modgpt.attention.gated_delta import GatedDeltaAttention
 from modgpt.attention.linear import LinearAttention
 from modgpt.attention.local_window import LocalWindowAttention
 from modgpt.attention.sparse import SparseAttention
@@ -93,10 +94,13 @@ def attention_cost() -> Figure:
         "flash": FlashAttention(d_model=128, n_heads=4),
         "flash, n_kv_heads=1": FlashAttention(d_model=128, n_heads=4, n_kv_heads=1),
         "local_window, W = 32": LocalWindowAttention(d_model=128, n_heads=4),
+        "sparse, fixed, l = 16, c = 2": SparseAttention(d_model=128, n_heads=4),
+        "bigbird, b = 8": BigBirdAttention(d_model=128, n_heads=4),
         "linear": LinearAttention(d_model=128, n_heads=4),
+        "gated_delta": GatedDeltaAttention(d_model=128, n_heads=4),
     }
     lengths = [2**n for n in range(3, 15)]
-    figure, (work, memory) = plt.subplots(1, 2, figsize=(9, 3.4))
+    figure, (work, memory) = plt.subplots(1, 2, figsize=(9, 3.8))
     for (name, attention), colour in zip(options.items(), (BASELINE, *COLOURS), strict=False):
         dashes = "--" if "kv" in name else "-"
         flops = [attention.mixing_flops(n) for n in lengths]
@@ -115,7 +119,7 @@ def attention_cost() -> Figure:
     )
     for axis in (work, memory):
         axis.set_yscale("log", base=10)
-        axis.legend()
+    figure.legend(*work.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
