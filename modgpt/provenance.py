@@ -17,7 +17,7 @@ from modgpt.composition import ROOT, RUN_KEYS, Job, parse
 from modgpt.cost import cost_of
 
 if TYPE_CHECKING:
-    from modgpt.data.datamodule import CorpusDataModule
+    from modgpt.data.base import DataModule
     from modgpt.match import Matched
     from modgpt.model import GPT
     from modgpt.resume import Resumed
@@ -29,7 +29,7 @@ def first_record(
     job: Job,
     cfg: DictConfig,
     model: GPT,
-    data: CorpusDataModule,
+    data: DataModule,
     resumed: Resumed | None,
     matched: Matched | None,
 ) -> dict[str, Any]:
@@ -42,6 +42,7 @@ def first_record(
         "overrides": [o for o in job.overrides if parse([o])[0].key_or_group not in RUN_KEYS],
         "seed": cfg.seed,
         "final_val_loss": earlier.get("final_val_loss"),
+        "final_val_accuracy": earlier.get("final_val_accuracy"),  # of data with answers
         "final_step": earlier.get("final_step"),
         "best_val_loss": earlier.get("best_val_loss"),
         "best_step": earlier.get("best_step"),
