@@ -28,7 +28,8 @@ class RecallDataModule(TaskDataModule):
 
     Args:
         vocabulary: V, half of it keys and half values.
-        pairs: of a key and its value, per sequence; each key is asked once.
+        pairs: of a key and its value, per sequence; each key is asked once. Null for as many as a window
+            can list and ask, `block_size`/4: then every place is a query.
         power: a in g^(a−1); 1 for uniform places, close to 0 for mostly early ones.
         base: as for `TaskDataModule`; the sequences have `block_size` tokens.
 
@@ -39,8 +40,10 @@ class RecallDataModule(TaskDataModule):
 
     marker = "."
 
-    def __init__(self, *, vocabulary: int, pairs: int, power: float, **base: Any) -> None:
+    def __init__(self, *, vocabulary: int, pairs: int | None, power: float, **base: Any) -> None:
         super().__init__(vocabulary=vocabulary, **base)
+        if pairs is None:
+            pairs = self.block_size // 4
         if pairs < 1:
             raise ValueError(f"data.pairs must be at least 1, got {pairs}")
         if vocabulary % 2 or vocabulary < 2 * pairs:

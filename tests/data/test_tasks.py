@@ -76,6 +76,14 @@ def test_a_copy_is_as_long_as_the_window_allows() -> None:
     assert copying(length=None).length == 16 and copying(length=None, block_size=9).length == 4
 
 
+def test_a_window_holds_a_fourth_of_it_in_pairs() -> None:
+    data = recall(pairs=None, vocabulary=16)
+    assert data.pairs == 8
+    _, targets = data.draw(np.random.default_rng(0), 5)
+    asked = targets != IGNORED
+    assert (asked[:, 16::2]).all() and asked.sum() == 5 * 8, "every place is a query"
+
+
 def test_all_keys_and_values_are_drawn() -> None:
     inputs, _ = recall().draw(np.random.default_rng(0), 300)
     assert set(inputs[:, 0:10:2].flatten().tolist()) == set(range(1, 7))
@@ -204,6 +212,7 @@ def test_what_a_model_answers_is_shown() -> None:
 
 
 MISTAKES = [
+    (recall, {"pairs": None, "block_size": 3}, "data.pairs must be at least 1, got 0"),
     (recall, {"pairs": 0}, "data.pairs must be at least 1, got 0"),
     (recall, {"pairs": 7}, "data.vocabulary=12 must be even and at least 14, for data.pairs=7"),
     (recall, {"vocabulary": 13}, "data.vocabulary=13 must be even"),
