@@ -90,10 +90,12 @@ def test_a_text_has_no_accuracy(overrides: Overrides) -> None:
 
 
 def test_attention_learns_to_recall(task: Overrides) -> None:
-    outcome = run(task("recall", "experiment=recall", "data.vocabulary=8", "data.batch_size=32",
-                       "trainer.max_steps=300", "trainer.val_check_interval=100",
-                       "optimizer.lr=0.02"))  # fmt: skip
-    assert outcome.result["final_val_accuracy"] > 0.99
+    """The recipe with windows of 16, which are quick: 4 pairs of 16 letters."""
+    recipe = ["experiment=recall", "model.d_model=64", "model.n_heads=1", "optimizer.lr=0.02"]
+    sizes = ["data.vocabulary=16", "data.pairs=null", "data.batch_size=64"]
+    steps = ["schedule.warmup_steps=50", "trainer.max_steps=150", "trainer.val_check_interval=50"]
+    outcome = run(task("recall", *recipe, *sizes, *steps))
+    assert outcome.result["final_val_accuracy"] > 0.95
 
 
 @pytest.mark.parametrize("name", TASKS)
