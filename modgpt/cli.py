@@ -94,10 +94,9 @@ def run_job(config: DictConfig) -> int:
     except DivergedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    from modgpt.generation import generate
     from modgpt.summary import print_summary
 
-    sample = generate(outcome.module.model, outcome.data.tokenizer, max_new_tokens=200, seed=config.seed)
+    sample = outcome.data.sample(outcome.module.model, max_new_tokens=200, seed=config.seed)
     print_summary(outcome.folder, outcome.result, sample)
     return 0
 

@@ -14,16 +14,17 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 from torchmetrics.text import Perplexity
 
-from modgpt.data.datamodule import CorpusDataModule
+from modgpt.data.base import DataModule
+from modgpt.data.batch import IGNORED, inputs_and_targets
 from modgpt.model import GPT
 
 
 class LitGPT(L.LightningModule):
-    """Trains a GPT on windows of T+1 tokens.
+    """Trains a GPT on windows of T+1 tokens, or on inputs with the targets that count.
 
-    `train/loss` and `val/loss` are the mean cross-entropy per token in nats, nothing else; auxiliary
-    losses join the gradient and are logged apart. Metrics are logged against the number of optimizer
-    steps done.
+    `train/loss` and `val/loss` are the mean cross-entropy per counted target in nats, nothing else;
+    auxiliary losses join the gradient and are logged apart. Metrics are logged against the number of
+    optimizer steps done.
 
     Args:
         model: the GPT.
@@ -41,10 +42,11 @@ class LitGPT(L.LightningModule):
         self.model, self.make_optimizer, self.schedule = model, optimizer, schedule
         self.val_loss = MeanMetric()
         self.val_perplexity = Perplexity()
+        self.val_accuracy = MeanMetric()  # in place of the perplexity where the data have answers
         self.latest: dict[str, Tensor | float] = {}  # detached metrics of the latest step
 
     @property
-    def data(self) -> CorpusDataModule:
+    def data(self) -> DataModule:
         """The data module it is trained on."""
         return self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -58,10 +60,10 @@ class LitGPT(L.LightningModule):
         return self.stepped() and self.global_step % every == 0
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        inputs, targets = batch[:, :-1], batch[:, 1:]  # (B,T) each
+        inputs, targets = inputs_and_targets(batch)  # (B,T) each
         x, aux = self.model.hidden(inputs)
         logits = self.model.logits(x)  # (B,T,V)
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED)
         self.latest = {"train/loss": loss.detach()}
         if not aux:
             return loss
@@ -74,22 +76,30 @@ class LitGPT(L.LightningModule):
         if self.device.type != "mps":
             self.val_loss.set_dtype(torch.float64)
             self.val_perplexity.set_dtype(torch.float64)
+            self.val_accuracy.set_dtype(torch.float64)
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        if not len(batch):
+        inputs, targets = inputs_and_targets(batch)
+        if not len(inputs):
             return  # too few windows for all processes
-        inputs, targets = batch[:, :-1], batch[:, 1:]
         logits = self.model(inputs).float()
-        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
-        self.val_loss.update(loss, weight=targets.numel())
-        self.val_perplexity.update(logits, targets)
+        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+        counted = targets != IGNORED
+        self.val_loss.update(loss, weight=counted.sum())
+        if self.data.has_answers:
+            self.val_accuracy.update((logits.argmax(-1) == targets)[counted])
+        else:
+            self.val_perplexity.update(logits, targets)
 
     def on_validation_epoch_end(self) -> None:
-        loss = self.val_loss.compute()
-        perplexity = self.val_perplexity.compute()
-        self.val_loss.reset()
-        self.val_perplexity.reset()
-        metrics = {"val/loss": loss, "val/bpc": loss / math.log(2), "val/perplexity": perplexity}
+        metrics = {"val/loss": self.val_loss.compute()}
+        if self.data.has_answers:
+            metrics["val/accuracy"] = self.val_accuracy.compute()
+        else:
+            metrics["val/bpc"] = metrics["val/loss"] / math.log(2) * self.data.tokens_per_character
+            metrics["val/perplexity"] = self.val_perplexity.compute()
+        for metric in (self.val_loss, self.val_perplexity, self.val_accuracy):
+            metric.reset()
         # For callbacks that monitor; the loggers get them under the step's own number.
         self.log_dict(metrics, logger=False, sync_dist=False)
         self.log_metrics(metrics)

@@ -17,7 +17,7 @@ from modgpt.composition import ROOT, RUN_KEYS, Job, parse
 from modgpt.cost import cost_of
 
 if TYPE_CHECKING:
-    from modgpt.data.datamodule import CorpusDataModule
+    from modgpt.data.base import DataModule
     from modgpt.match import Matched
     from modgpt.model import GPT
     from modgpt.resume import Resumed
@@ -29,7 +29,7 @@ def first_record(
     job: Job,
     cfg: DictConfig,
     model: GPT,
-    data: CorpusDataModule,
+    data: DataModule,
     resumed: Resumed | None,
     matched: Matched | None,
 ) -> dict[str, Any]:
@@ -43,6 +43,7 @@ def first_record(
         "seed": cfg.seed,
         "init_from": cfg.init_from,
         "final_val_loss": earlier.get("final_val_loss"),
+        "final_val_accuracy": earlier.get("final_val_accuracy"),  # of data with answers
         "final_step": earlier.get("final_step"),
         "best_val_loss": earlier.get("best_val_loss"),
         "best_step": earlier.get("best_step"),
@@ -63,6 +64,7 @@ def first_record(
         "attention_backend": None,
         "vocab_size": cfg.model.vocab_size,
         "corpus_sha256": data.digest,
+        "tokens_per_character": data.tokens_per_character,
         "started_at": earlier.get("started_at", now()),
         "resumed_at_steps": [
             *earlier.get("resumed_at_steps", []),

@@ -15,14 +15,21 @@ from rich.text import Text
 
 def print_summary(folder: Path, result: dict[str, Any], sample: str) -> None:
     """The result in a few lines, a sample of text, and how to look further."""
-    loss, best = result["final_val_loss"], result["best_val_loss"]
+    loss, best, accuracy = (
+        result[name] for name in ("final_val_loss", "best_val_loss", "final_val_accuracy")
+    )
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    table.add_row("validation loss", f"{loss:.4f} nats = {loss / math.log(2):.4f} bits per character")
+    bits = loss / math.log(2) * result["tokens_per_character"]
+    equal = "" if accuracy is not None else f" = {bits:.4f} bits per character"
+    table.add_row("validation loss", f"{loss:.4f} nats{equal}")
     if result["best_step"] != result["final_step"]:
         table.add_row("best", f"{best:.4f} nats at step {result['best_step']}")
-    table.add_row("perplexity", f"{math.exp(loss):.3f}")
+    if accuracy is not None:
+        table.add_row("accuracy", f"{accuracy:.2%}")
+    else:
+        table.add_row("perplexity", f"{math.exp(loss):.3f}")
     table.add_row(
         "parameters", f"{result['parameters']:,} ({result['active_parameters']:,} active per token)"
     )

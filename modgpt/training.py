@@ -38,7 +38,7 @@ from modgpt.callbacks.resuming import (
 from modgpt.checkpoint import AtomicCheckpointIO
 from modgpt.composition import Job
 from modgpt.cost import count_parameters
-from modgpt.data.datamodule import CorpusDataModule
+from modgpt.data.base import DataModule
 from modgpt.data.tokenizer import Tokenizer
 from modgpt.distributed import is_leader, tell_followers
 from modgpt.errors import UserError, as_user_errors
@@ -76,7 +76,7 @@ class Outcome:
     folder: Path
     result: dict[str, Any]
     module: LitGPT
-    data: CorpusDataModule
+    data: DataModule
 
 
 def train(job: Job, folder: Path | None = None) -> Outcome:
@@ -98,7 +98,7 @@ def train(job: Job, folder: Path | None = None) -> Outcome:
     L.seed_everything(cfg.seed, verbose=False)
     torch.set_num_threads(cfg.threads)
     with as_user_errors():
-        data: CorpusDataModule = instantiate(cfg.data, tokenizer=instantiate(cfg.tokenizer))
+        data: DataModule = instantiate(cfg.data, tokenizer=instantiate(cfg.tokenizer))
         tokenizer = data.load()
     settle_vocabulary(cfg, tokenizer)
     matched = match_size(cfg)
@@ -219,9 +219,7 @@ def build_module(cfg: DictConfig) -> LitGPT:
 class Essential:
     """The callbacks every run has, whatever its configuration."""
 
-    def __init__(
-        self, cfg: DictConfig, choices: dict[str, str], model: GPT, data: CorpusDataModule
-    ) -> None:
+    def __init__(self, cfg: DictConfig, choices: dict[str, str], model: GPT, data: DataModule) -> None:
         self.stop, self.last = StopOnSignal(), LastStep()
         self.validations = Validations(cfg.trainer.val_check_interval)
         self.throughput, self.backend = Throughput(cfg.compile), AttentionBackend()

@@ -13,6 +13,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from modgpt.data.batch import inputs_and_targets
+
 if TYPE_CHECKING:
     from modgpt.lit_module import LitGPT
 
@@ -96,7 +98,7 @@ class AttentionBackend(Callback):
             return
         recorder, eagerly = _KernelRecorder(), torch.compiler.set_stance("force_eager")
         with torch.random.fork_rng(), eagerly, trainer.precision_plugin.forward_context(), recorder:
-            pl_module.model.hidden(batch[:, :-1])
+            pl_module.model.hidden(inputs_and_targets(batch)[0])
         self.name = " + ".join(sorted(recorder.seen)) or "math"
 
 
@@ -119,13 +121,14 @@ class _KernelRecorder(TorchDispatchMode):
 
 
 class Validations(Callback):
-    """Remembers the final and the best validation loss with their steps, also across a resume.
+    """Remembers the final and the best validation loss with their steps, also across a resume; and the
+    final accuracy, where the data have answers.
 
     Args:
         interval: steps between validations.
 
     Attributes:
-        report: called after each validation with all four, set once the run has a record.
+        report: called after each validation with all of them, set once the run has a record.
     """
 
     report: Callable[..., None]
@@ -137,6 +140,8 @@ class Validations(Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         loss, step = float(trainer.callback_metrics["val/loss"]), trainer.global_step
         self.losses |= {"final_val_loss": loss, "final_step": step}
+        if "val/accuracy" in trainer.callback_metrics:
+            self.losses["final_val_accuracy"] = float(trainer.callback_metrics["val/accuracy"])
         if loss <= self.losses.get("best_val_loss", loss):
             self.losses |= {"best_val_loss": loss, "best_step": step}
         self.report(**self.losses)

@@ -59,10 +59,13 @@ class ProgressBar(Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.bar is None:
             return
-        loss, bpc = (float(trainer.callback_metrics[f"val/{name}"]) for name in ("loss", "bpc"))
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         width = len(str(trainer.max_steps))
-        step = f"{trainer.global_step:>{width}}"
-        line = f"step {step}  val/loss {loss:.4f} nats  {bpc:.4f} bits per character"
+        line = f"step {trainer.global_step:>{width}}  val/loss {metrics['val/loss']:.4f} nats  "
+        if "val/accuracy" in metrics:
+            line += f"accuracy {metrics['val/accuracy']:.2%}"
+        else:
+            line += f"{metrics['val/bpc']:.4f} bits per character"
         self.bar.console.print(line, highlight=False)
 
     def on_train_end(self, *_: Any) -> None:

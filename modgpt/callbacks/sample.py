@@ -6,7 +6,6 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from modgpt.generation import generate
 from modgpt.lit_module import LitGPT
 
 
@@ -31,9 +30,8 @@ class Sample(Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: LitGPT) -> None:
         if not trainer.is_global_zero:
             return
-        text = generate(
+        text = pl_module.data.sample(
             pl_module.model,
-            pl_module.data.tokenizer,
             self.prompt,
             max_new_tokens=self.length,
             temperature=self.temperature,

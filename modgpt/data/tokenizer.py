@@ -14,7 +14,13 @@ from torch import Tensor
 
 
 class Tokenizer(ABC):
-    """What the rest of the code asks of a tokenizer."""
+    """What the rest of the code asks of a tokenizer.
+
+    Attributes:
+        unit: what a token is, in messages.
+    """
+
+    unit = "token"
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -60,6 +66,8 @@ class CharTokenizer(Tokenizer):
         vocabulary: the characters, sorted, each once.
     """
 
+    unit = "character"
+
     def __init__(self, vocabulary: str) -> None:
         self.vocabulary = vocabulary
         self.ids = {character: i for i, character in enumerate(vocabulary)}
@@ -93,7 +101,8 @@ class CharTokenizer(Tokenizer):
         return torch.from_numpy(ids)
 
     def decode(self, ids: Iterable[int] | Tensor) -> str:
-        return "".join(self.vocabulary[int(i)] for i in ids)
+        numbers = ids.tolist() if isinstance(ids, Tensor) else ids
+        return "".join(self.vocabulary[i] for i in numbers)
 
     def to_dict(self) -> dict[str, Any]:
         return {"type": "char", "vocabulary": self.vocabulary}

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset
+
+from modgpt.data.batch import EndlessBatches
 
 
-class TrainingWindows(IterableDataset[Tensor]):
+class TrainingWindows(EndlessBatches):
     """Endless batches of windows at random starts; batch n is a function of (seed, n) alone.
-
-    So a resumed run goes on with the batches an uninterrupted one would have seen, and runs that differ
-    in their parts alone see the same data in the same order.
 
     Args:
         tokens: (N,) ids.
@@ -38,16 +35,11 @@ class TrainingWindows(IterableDataset[Tensor]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.tokens, self.batch_size, self.seed, self.first = tokens, batch_size, seed, first
+        super().__init__(first)
+        self.tokens, self.batch_size, self.seed = tokens, batch_size, seed
         self.rank, self.world_size = rank, world_size
         self.offsets = torch.arange(block_size + 1)
         self.n_starts = len(tokens) - block_size
-
-    def __iter__(self) -> Iterator[Tensor]:
-        index = self.first
-        while True:
-            yield self.batch(index)
-            index += 1
 
     def batch(self, index: int) -> Tensor:
         """Batch number `index`: (batch_size/world_size, T+1)."""

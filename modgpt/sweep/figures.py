@@ -1,4 +1,4 @@
-"""Figures for a paper or a README: main effects, loss curves, pairs of factors, loss against cost."""
+"""Figures for a paper or a README: main effects, loss curves, pairs of factors, cost, accuracy."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from modgpt.files import replaced
 from modgpt.sweep.curves import read_curves
 from modgpt.sweep.effects import COSTS
-from modgpt.sweep.factors import Factor
-from modgpt.sweep.results import Results
+from modgpt.sweep.factors import Factor, natural
+from modgpt.sweep.results import ACCURACY, Results
 from modgpt.sweep.statistics import Statistics
 
 FORMATS = ("png", "svg", "pdf")
@@ -78,6 +78,9 @@ def figures(results: Results, statistics: Statistics) -> Iterator[tuple[str, Fig
         yield "main_effects", main_effects(statistics, designed)
         yield "curves", curves(results, designed)
         yield "costs", costs(statistics, designed[0])
+    numeric = [factor for factor in designed if is_numeric(factor)]
+    if numeric and results.finished[ACCURACY].notna().any():
+        yield "accuracy", accuracies(results, designed, numeric)
     crossed = statistics.interactions
     if len(crossed) and (crossed["df"] > 0).any():
         pairs = [(a, b) for a, b in zip(crossed["a"], crossed["b"], strict=True)]
@@ -223,4 +226,37 @@ def heat_maps(statistics: Statistics, pairs: list[tuple[str, str]]) -> Figure:
         ax.set_title(f"{pair[0]} × {pair[1]}")
     for ax in axes.flat[len(pairs) :]:
         ax.set_visible(False)
+    return figure
+
+
+def is_numeric(factor: Factor) -> bool:
+    """Whether its options are numbers, which have an order."""
+    return all(not natural(level)[0] for level in factor.levels)
+
+
+def accuracies(results: Results, factors: list[Factor], numeric: list[Factor]) -> Figure:
+    """Mean accuracy against each numeric factor, a line per option of the first other factor.
+
+    The mean is over all that else was chosen: seeds, and the other factors.
+    """
+    others = [factor for factor in factors if factor not in numeric]
+    figure, axes = plt.subplots(
+        1, len(numeric), figsize=(3.8 * len(numeric) + 0.5, 3.2), sharey=True, squeeze=False
+    )
+    frame = results.finished
+    for ax, factor in zip(axes.flat, numeric, strict=True):
+        levels = sorted(factor.levels, key=float)
+        for number, option in enumerate(others[0].levels if others else [""]):
+            mine = frame[frame[others[0].name] == option] if others else frame
+            means = [mine.loc[mine[factor.name] == level, ACCURACY].mean() for level in levels]
+            colour = BASELINE if number == 0 else COLOURS[(number - 1) % len(COLOURS)]
+            ax.plot(
+                range(len(levels)), means, "o-", color=colour, markersize=4, linewidth=1.4, label=option
+            )
+        ax.set_xticks(range(len(levels)), levels)
+        ax.set_xlabel(factor.name)
+        ax.set_ylim(-0.03, 1.03)
+    axes[0, 0].set_ylabel("final validation accuracy")
+    if others:
+        axes[0, -1].legend(title=others[0].name, fontsize=8)
     return figure

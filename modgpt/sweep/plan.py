@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from modgpt.composition import Job, compose_job
 from modgpt.cost import Cost
-from modgpt.data.datamodule import CorpusDataModule
+from modgpt.data.base import DataModule
 from modgpt.errors import UserError, as_user_errors
 from modgpt.files import write_json
 from modgpt.match import Matched, cost_at, match_size
@@ -46,9 +46,9 @@ class Corpora:
     """The data of a sweep's jobs, each corpus loaded once."""
 
     def __init__(self) -> None:
-        self.loaded: dict[str, CorpusDataModule] = {}
+        self.loaded: dict[str, DataModule] = {}
 
-    def of(self, cfg: DictConfig) -> CorpusDataModule:
+    def of(self, cfg: DictConfig) -> DataModule:
         key = OmegaConf.to_yaml(OmegaConf.create([cfg.data, cfg.tokenizer]))
         if key not in self.loaded:
             with as_user_errors():

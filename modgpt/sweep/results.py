@@ -22,8 +22,9 @@ FINISHED, FAILED, UNREADABLE = "FINISHED", "FAILED", "UNREADABLE"
 
 # The numbers of a run, in the order of the table; the headline metric comes first.
 LOSS = "final_val_loss"
+ACCURACY = "final_val_accuracy"  # of tasks; texts have none
 NUMBERS = (
-    *(LOSS, "final_step", "best_val_loss", "best_step", "parameters", "active_parameters"),
+    *(LOSS, ACCURACY, "final_step", "best_val_loss", "best_step", "parameters", "active_parameters"),
     *("flops_per_token", "tokens_seen", "tokens_per_second", "wall_seconds", "peak_memory_bytes"),
 )
 # How and where a run was trained.

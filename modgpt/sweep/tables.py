@@ -12,12 +12,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from modgpt.files import replaced
-from modgpt.sweep.results import CONDITIONS, HIDDEN, LOSS, NUMBERS, Results
+from modgpt.sweep.results import ACCURACY, CONDITIONS, HIDDEN, LOSS, NUMBERS, Results
 from modgpt.sweep.statistics import Statistics
 from modgpt.sweep.words import Words
 
 LABELS = {
     LOSS: "final val loss",
+    ACCURACY: "final val accuracy",
     "final_step": "final step",
     "best_val_loss": "best val loss",
     "best_step": "best step",
@@ -43,7 +44,7 @@ def shown(column: str, value: object) -> str:
         return ""
     if not isinstance(value, int | float | np.number) or isinstance(value, bool):
         return str(value)
-    if "loss" in column or column in ("mean", "behind", "deviation", "difference"):
+    if "loss" in column or column == ACCURACY or column in ("mean", "behind", "deviation", "difference"):
         return f"{value:.4f}"
     if column == "wall_seconds":
         return f"{value:,.1f}"
@@ -232,6 +233,8 @@ def print_top(
     short = {"run": "run", "status": "status", LOSS: "loss", "best_val_loss": "best"}
     short |= {"active_parameters": "active", "tokens_per_second": "tokens/s"}
     rows = ranked(results.table)
+    if rows[ACCURACY].notna().any():
+        short |= {ACCURACY: "accuracy"}
     best = [{short[c]: shown(c, row[c]) for c in short} for row in records(rows.head(most))]
     console.print(rich_table(best, f"best {most} of {len(rows)} jobs" if len(rows) > most else "jobs"))
     if len(statistics.effects):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import math
 import os
 import runpy
 import subprocess
@@ -123,6 +125,13 @@ def test_a_foreign_model_is_imported_and_fine_tuned(
     tuned, rows = run(arguments), len(start.tokenizer) + 8
     assert tuned.result["choices"]["ffn"] == "standard" and tuned.result["vocab_size"] == rows
     assert tuned.module.model.dropout == 0.1
+    # Bits per character are those of the characters, not of the tokens.
+    held_out = tuned.data.val_tokens
+    ratio = len(held_out) / len(start.tokenizer.decode(held_out))
+    assert ratio < 0.6 and tuned.result["tokens_per_character"] == ratio
+    with (tuned.folder / "metrics.csv").open(newline="") as file:
+        last = [row for row in csv.DictReader(file) if row["val/bpc"]][-1]
+    assert float(last["val/bpc"]) == pytest.approx(float(last["val/loss"]) / math.log(2) * ratio)
     assert load_run(tuned.folder).tokenizer.to_dict() == start.tokenizer.to_dict()
 
     # It resumes without the model it began from.

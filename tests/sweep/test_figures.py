@@ -12,7 +12,7 @@ from PIL import Image
 from modgpt.sweep.figures import FORMATS, curves, figures, main_effects, pareto, write_figures
 from modgpt.sweep.results import load_results
 from modgpt.sweep.statistics import analyse
-from tests.sweep.synthetic import DEFAULT, write_sweep
+from tests.sweep.synthetic import DEFAULT, write_run, write_sweep
 from tests.sweep.synthetic import main as make
 
 
@@ -72,3 +72,21 @@ def test_the_pareto_front(more_is_better: bool, front: list[int]) -> None:
     cost = np.array([2.0, 1.0, 3.0, 4.0, 5.0, np.nan])
     loss = np.array([0.8, 0.9, 0.85, 0.7, 0.75, 0.1])
     assert pareto(cost, loss, more_is_better) == front
+
+
+def test_accuracies_are_means_of_the_runs(tmp_path: Path) -> None:
+    for attention, shift in (("flash", 0.0), ("linear", 0.4)):
+        for width, accuracy in (("32", 0.5), ("128", 0.9)):
+            for seed in (1, 2):
+                write_run(
+                    tmp_path, DEFAULT | {"attention": attention}, seed, 1.0,
+                    overrides=[f"model.d_model={width}"],
+                    final_val_accuracy=accuracy - shift + 0.02 * (seed - 1.5),
+                )  # fmt: skip
+    results = load_results([tmp_path])
+    drawn = dict(figures(results, analyse(results)))
+    (ax,) = drawn["accuracy"].axes
+    lines = {line.get_label(): line.get_ydata() for line in ax.lines}
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["32", "128"]
+    assert lines["flash"] == pytest.approx([0.5, 0.9]) and lines["linear"] == pytest.approx([0.1, 0.5])
+    plt.close("all")

@@ -1,0 +1,181 @@
+"""An evaluation by length for people: a table, two CSV files, two figures."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from modgpt.evaluation import Evaluation
+from modgpt.files import replaced
+from modgpt.sweep.figures import COLOURS, STYLE
+
+NOT_APPLICABLE = "not applicable"
+BINS_PER_OCTAVE = 4  # of positions, over which the curves of a figure are averaged
+
+
+def write_report(evaluations: Sequence[Evaluation], folder: Path) -> list[Path]:
+    """Write `loss_by_length` and `loss_by_position`, each as CSV and PNG; returns the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = {"loss_by_length": length_rows, "loss_by_position": position_rows}
+    figures = {"loss_by_length": draw_by_length, "loss_by_position": draw_by_position}
+    written = []
+    for name, rows_of in tables.items():
+        written.append(folder / f"{name}.csv")
+        write_csv(rows_of(evaluations), written[-1])
+    with plt.rc_context(STYLE):
+        for name, draw in figures.items():
+            figure = draw(evaluations)
+            written.append(folder / f"{name}.png")
+            with replaced(written[-1]) as beside:
+                figure.savefig(beside, format="png")
+            plt.close(figure)
+    return written
+
+
+def write_csv(rows: Iterable[dict[str, Any]], path: Path) -> None:
+    """Rows with the same keys, numbers unrounded."""
+    rows = list(rows)
+    with replaced(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+
+
+def length_rows(evaluations: Iterable[Evaluation]) -> Iterable[dict[str, Any]]:
+    """A row per run and length; targets and loss are empty where a model cannot read so many tokens."""
+    for e in evaluations:
+        yield {
+            "run": e.run,
+            "trained_length": e.trained_length,
+            "length": e.length,
+            "stride": e.stride,
+            "targets": e.targets if e.applicable else "",
+            "loss": e.loss if e.applicable else "",
+        }
+
+
+def position_rows(evaluations: Iterable[Evaluation]) -> Iterable[dict[str, Any]]:
+    """A row per run, length and position that has targets; one empty row where there can be none."""
+    for e in evaluations:
+        for position, targets, loss in e.by_position() or [("", "", "")]:
+            yield {
+                "run": e.run,
+                "length": e.length,
+                "stride": e.stride,
+                "position": position,
+                "targets": targets,
+                "loss": loss,
+            }
+
+
+def length_table(evaluations: Sequence[Evaluation]) -> Table:
+    """Lengths down, runs across; the length a run was trained with is marked."""
+    runs = list(dict.fromkeys(e.run for e in evaluations))
+    slides = any(e.stride < e.length for e in evaluations)
+    table = Table(title="validation loss by length of the window, nats", header_style="bold")
+    table.add_column("length", justify="right")
+    if slides:
+        table.add_column("stride", justify="right")
+    for run in runs:
+        table.add_column(run, justify="right", overflow="fold")
+    found = {(e.length, e.run): e for e in evaluations}
+    for length in dict.fromkeys(e.length for e in evaluations):
+        row = [found[length, run] for run in runs]
+        stride = [f"{row[0].stride}"] if slides else []
+        table.add_row(f"{length}", *stride, *map(loss_cell, row))
+    if any(e.length == e.trained_length for e in evaluations):
+        table.caption = "* the length the run was trained with"
+    return table
+
+
+def loss_cell(e: Evaluation) -> str:
+    mark = "*" if e.length == e.trained_length else " "
+    return f"{e.loss:.4f}{mark}" if e.applicable else NOT_APPLICABLE
+
+
+def draw_by_length(evaluations: Sequence[Evaluation]) -> Figure:
+    """Loss against length, a line per run, with a dotted line at the length it was trained with."""
+    figure, ax = plt.subplots(figsize=(6.5, 4))
+    for colour, (run, mine) in zip(colours(), by_run(evaluations).items(), strict=False):
+        shown = [e for e in mine if e.applicable]
+        label = run
+        if len(shown) < len(mine):
+            label += f" ({NOT_APPLICABLE} from {min(e.length for e in mine if not e.applicable)})"
+        ax.plot([e.length for e in shown], [e.loss for e in shown], "o-", markersize=4, linewidth=1.4,
+                color=colour, label=label)  # fmt: skip
+        ax.axvline(mine[0].trained_length, color=colour, linestyle=":", linewidth=1)
+    logarithmic(ax, [e.length for e in evaluations])
+    ax.set_xlabel("length of the window, tokens (dotted: as trained)")
+    ax.set_ylabel("validation loss, nats")
+    ax.legend(fontsize=8)
+    return figure
+
+
+def draw_by_position(evaluations: Sequence[Evaluation]) -> Figure:
+    """Loss against the position in the window, a panel per length, averaged within bins of positions."""
+    lengths = list(dict.fromkeys(e.length for e in evaluations))
+    columns = min(3, len(lengths))
+    rows = ceil(len(lengths) / columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3.4 * columns + 1, 2.8 * rows), sharey=True, squeeze=False
+    )
+    for ax, length in zip(axes.flat, lengths, strict=False):
+        mine = [e for e in evaluations if e.length == length]
+        for colour, e in zip(colours(), mine, strict=False):
+            if e.applicable:
+                ax.plot(*binned(e), color=colour, linewidth=1.4, label=e.run)
+                if e.trained_length < length:
+                    ax.axvline(e.trained_length, color=colour, linestyle=":", linewidth=1)
+            else:
+                ax.plot([], [], color=colour, label=f"{e.run} ({NOT_APPLICABLE})")
+        ax.set_xscale("log", base=2)
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.set_title(f"windows of {length}")
+        ax.set_xlabel("position in the window")
+    for ax in axes.flat[len(lengths) :]:
+        ax.set_visible(False)
+    for ax in axes[:, 0]:
+        ax.set_ylabel("validation loss, nats")
+    axes.flat[len(lengths) - 1].legend(fontsize=7)
+    return figure
+
+
+def binned(e: Evaluation) -> tuple[list[float], list[float]]:
+    """Middle of each bin of positions (geometric) and the mean loss of its targets."""
+    rows = np.array(e.by_position())  # (n,3): position, targets, loss
+    bins = np.floor(np.log2(rows[:, 0]) * BINS_PER_OCTAVE)
+    middles, means = [], []
+    for number in np.unique(bins):
+        positions, targets, losses = rows[bins == number].T
+        middles.append(float(np.exp(np.log(positions).mean())))
+        means.append(float(np.average(losses, weights=targets)))
+    return middles, means
+
+
+def logarithmic(ax: Any, lengths: Sequence[int]) -> None:
+    """An axis of doublings, with a tick at every length."""
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(sorted(set(lengths)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.minorticks_off()
+
+
+def by_run(evaluations: Iterable[Evaluation]) -> dict[str, list[Evaluation]]:
+    grouped: dict[str, list[Evaluation]] = {}
+    for e in evaluations:
+        grouped.setdefault(e.run, []).append(e)
+    return grouped
+
+
+def colours() -> Iterable[str]:
+    """The palette, again and again."""
+    while True:
+        yield from COLOURS
