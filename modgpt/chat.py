@@ -32,8 +32,8 @@ def known_part(prompt: str, tokenizer: Tokenizer, on_unknown: str) -> str:
     if unknown and on_unknown == "error":
         names = ", ".join(f"{c!r}" for c in unknown)
         raise UserError(
-            f"the vocabulary of {len(tokenizer)} {tokenizer.unit}s lacks {names}: leave them out, or give "
-            "--on-unknown skip"
+            f"the vocabulary of {len(tokenizer)} {tokenizer.unit}s lacks {names}: leave them out, or "
+            "give --on-unknown skip"
         )
     return "".join(c for c in prompt if c not in unknown)
 

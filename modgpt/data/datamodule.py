@@ -38,8 +38,8 @@ class CorpusDataModule(DataModule):
         n_train = int(TRAIN_SHARE * len(tokens))
         if n_train < self.block_size + 1 or len(tokens) - n_train < 2:
             raise ValueError(
-                f"{path} has {len(tokens)} {tokenizer.unit}s: model.block_size={self.block_size} needs at "
-                f"least {minimum_length(self.block_size)}, so that 90 % of them hold one window"
+                f"{path} has {len(tokens)} {tokenizer.unit}s: model.block_size={self.block_size} needs "
+                f"at least {minimum_length(self.block_size)}, so that 90 % of them hold one window"
             )
         self.train_tokens, self.val_tokens = tokens[:n_train], tokens[n_train:]
         self.tokenizer = tokenizer
