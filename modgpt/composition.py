@@ -107,6 +107,7 @@ def make_job(config: DictConfig, chosen: object, overrides: Iterable[str]) -> Jo
     overrides = list(overrides)
     check_top(config)
     drop_replaced_knobs(config, chosen, overrides)
+    check_placed(config, overrides)
     for group in REQUIRED:
         if config.get(group) is None:
             raise UserError(
@@ -141,6 +142,22 @@ def drop_replaced_knobs(config: DictConfig, chosen: dict[str, str], overrides: l
                     config[part][knob] = after[knob]
                 else:
                     del config[part][knob]
+
+
+def check_placed(config: DictConfig, overrides: list[str]) -> None:
+    """Refuse an option for a place (`norm@attention.qk_norm=…`) that something else fills.
+
+    Raises:
+        UserError: the option is not what stands at its place.
+    """
+    for override in parse(overrides):
+        option = override.value()
+        if override.package is None or override.is_delete() or not isinstance(option, str):
+            continue
+        group, place = override.key_or_group, override.package
+        found = OmegaConf.select(config, f"{place}._target_")
+        if found != option_defaults(group, option)._target_:
+            raise UserError(f"{group}@{place}={option} has no effect: nothing reads it at that place")
 
 
 @cache

@@ -109,6 +109,14 @@ def test_what_an_experiment_sets_of_an_option_goes_with_it() -> None:
     assert compose(["experiment=gpt2"]).ffn.activation == "gelu_tanh"
 
 
+def test_an_option_at_a_place_that_something_else_fills_is_told() -> None:
+    """In a pattern QK-norm is that of all layers; what is chosen for one option would be lost."""
+    compose(["attention=hybrid", "norm@attention.qk_norm=rmsnorm"])
+    compose(["attention=hybrid", "attention@attention.options.rest=linear"])
+    with pytest.raises(UserError, match=r"options\.rest\.qk_norm=rmsnorm has no effect"):
+        compose(["attention=hybrid", "norm@attention.options.rest.qk_norm=rmsnorm"])
+
+
 def test_layers_share_nothing() -> None:
     model = modgpt.build_model(compose(["norm@attention.qk_norm=rmsnorm", "ffn=moe"]), vocab_size=5)
     seen: set[int] = set()
