@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,14 +15,15 @@ from modgpt.model import GPT
 Weights = Mapping[str, Tensor]
 
 
-@dataclass(frozen=True)
 class Same:
-    """One tensor, as it is."""
+    """One tensor, as it is.
 
-    names: tuple[str, ...]
+    Args:
+        names: theirs, of modules or of single tensors.
+    """
 
     def __init__(self, *names: str) -> None:
-        object.__setattr__(self, "names", names)
+        self.names = names
 
     def ours(self, theirs: list[Tensor], heads: Attention) -> Tensor:
         """Our tensor from theirs, in the order of `names`."""
