@@ -38,12 +38,15 @@ class Factor:
 
 
 def find_factors(table: pd.DataFrame, columns: Iterable[str]) -> list[Factor]:
-    """The columns that vary among the jobs; an empty cell is one that could not be read."""
+    """The columns that vary among the jobs; an empty cell is one that could not be read.
+
+    What differs only because recipes do is no factor besides `experiment`.
+    """
     factors = []
     recipe = defaults(shared_experiment(table))
     for column in columns:
         counts = table.loc[table[column] != "", column].value_counts()
-        if len(counts) > 1:
+        if len(counts) > 1 and not comes_with_recipe(table, column):
             base = baseline(column, counts, recipe)
             others = sorted((v for v in counts.index if v != base), key=natural)
             factors.append(Factor(column, (base, *others), len(counts) <= MOST_LEVELS))
@@ -71,6 +74,23 @@ def shared_experiment(table: pd.DataFrame) -> str | None:
         return None
     names = set(table["experiment"]) - {""}
     return names.pop() if len(names) == 1 else None
+
+
+def comes_with_recipe(table: pd.DataFrame, column: str) -> bool:
+    """Whether every run has in this column what its recipe has, where the runs follow several."""
+    if column == "experiment" or "experiment" not in table or table["experiment"].nunique() < 2:
+        return False
+    known = table[table[column] != ""]
+    return all(
+        level == recipe_level(column, experiment)
+        for experiment, level in zip(known["experiment"], known[column], strict=True)
+    )
+
+
+def recipe_level(column: str, experiment: str) -> str:
+    """The option or value that a recipe has in a column."""
+    config, choices = defaults(experiment)
+    return choices[column] if column in choices else value_at(column, config)
 
 
 def baseline(column: str, counts: pd.Series, recipe: Recipe) -> str:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from modgpt.composition import ROOT
+from modgpt.composition import ROOT, compose_job
 from modgpt.errors import UserError
 from modgpt.sweep.comparison import compare
 from modgpt.sweep.curves import read_curves, thinned
@@ -109,6 +109,24 @@ def test_the_baseline_of_runs_of_one_recipe_is_the_recipe(tmp_path: Path) -> Non
         "model.residual_std": ("0", "null"),
         "norm@attention.qk_norm": ("rmsnorm", "none"),
     }
+
+
+def test_what_comes_with_a_recipe_is_no_factor_beside_it(tmp_path: Path) -> None:
+    """Whole architectures against each other, and one part of them replaced in all."""
+    parts = ("attention", "ffn", "norm", "pos")
+    recipes = {}
+    for name in ("gpt2", "llama", "bloom"):
+        choices = compose_job([f"experiment={name}"]).choices
+        recipes[name] = DEFAULT | {"experiment": name} | {part: choices[part] for part in parts}
+    for seed in (1, 2):
+        for number, recipe in enumerate(recipes.values()):
+            write_run(tmp_path / "whole", recipe, seed, 1.7 + number / 10)
+            write_run(tmp_path / "replaced", recipe | {"norm": "scalenorm"}, seed, 1.8 + number / 10)
+    alone = load_results([tmp_path / "whole"])
+    assert [f.name for f in alone.factors] == ["experiment"]
+    assert len(analyse(alone).cells) == 3
+    both = load_results([tmp_path / "whole", tmp_path / "replaced"])
+    assert [f.name for f in both.factors] == ["norm", "experiment"]
 
 
 @pytest.mark.parametrize(
