@@ -115,7 +115,7 @@ def draw_by_length(evaluations: Sequence[Evaluation]) -> Figure:
     logarithmic(ax, [e.length for e in evaluations])
     ax.set_xlabel("length of the window, tokens (dotted: as trained)")
     ax.set_ylabel("validation loss, nats")
-    ax.legend(fontsize=8)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     return figure
 
 
