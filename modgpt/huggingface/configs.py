@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from functools import cache, partial
 from typing import Any
 
@@ -75,9 +77,12 @@ def match_architecture(cfg: DictConfig, model: GPT) -> tuple[Architecture, dict[
         UserError: none has these parts; names the nearest one and what it has instead.
     """
     ours = settled(cfg, model)
-    nearest: tuple[Architecture, dict[str, Any]] | None = None
+    nearest: tuple[Architecture, list[str]] | None = None
+    fewest = (math.inf, math.inf)
     for architecture in ARCHITECTURES:
         preset = preset_like(architecture, ours)
+        if preset is None:
+            continue
         differences = {
             key: preset.get(key)
             for key in ours.keys() | preset.keys()
@@ -86,20 +91,27 @@ def match_architecture(cfg: DictConfig, model: GPT) -> tuple[Architecture, dict[
         differences |= conflicting(architecture, ours)
         if not differences:
             return architecture, their_config(architecture, ours)
-        if nearest is None or len(differences) < len(nearest[1]):
-            nearest = architecture, differences
-    assert nearest is not None
-    architecture, differences = nearest
-    told = [
-        f"{key} is {short(ours.get(key))}, not {short(wanted)}"
-        for key, wanted in sorted(
-            differences.items(), key=lambda item: ("_target_" not in item[0], item)
-        )
-    ]
+        told = [
+            f"{name} is {short(ours.get(key))}, not {short(wanted)}"
+            for name, key, wanted in by_part(differences)
+        ]
+        if (len(told), len(differences)) < fewest:
+            nearest, fewest = (architecture, told), (len(told), len(differences))
+    assert nearest is not None  # Llama's table has all sizes, so its parts fit where ours do
+    architecture, told = nearest
     raise UserError(
-        f"no architecture of transformers that is known here has these parts; the nearest is "
+        "no architecture of transformers that is known here has these parts; the nearest is "
         f"{architecture.model_type} (experiment={architecture.preset}), but {'; '.join(told)}"
     )
+
+
+def by_part(differences: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """(name, key, wanted) of what differs; where a part is another one, its knobs are left out."""
+    replaced = [key.removesuffix("._target_") for key in differences if key.endswith("._target_")]
+    for key, wanted in sorted(differences.items()):
+        name = key.removesuffix("._target_")
+        if not any(name.startswith(f"{part}.") for part in replaced):
+            yield name, key, wanted
 
 
 def conflicting(architecture: Architecture, ours: dict[str, Any]) -> dict[str, Any]:
@@ -117,8 +129,11 @@ def short(value: Any) -> str:
     return value.rpartition(".")[2] if isinstance(value, str) else str(value)
 
 
-def preset_like(architecture: Architecture, ours: dict[str, Any]) -> dict[str, Any]:
-    """The preset's settings, those that transformers' configuration can say taken from ours."""
+def preset_like(architecture: Architecture, ours: dict[str, Any]) -> dict[str, Any] | None:
+    """The preset's settings, those that transformers' configuration can say taken from ours.
+
+    None where its parts do not fit these sizes.
+    """
     cfg = composed_preset(architecture.preset).copy()
     for key in architecture.config:
         if key in ours:
@@ -126,8 +141,8 @@ def preset_like(architecture: Architecture, ours: dict[str, Any]) -> dict[str, A
     try:
         with torch.device("meta"):
             return settled(cfg, build_model(cfg))
-    except ValueError:  # its parts do not fit these sizes: it is not this one
-        return {}
+    except ValueError:
+        return None
 
 
 @cache

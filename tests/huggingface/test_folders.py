@@ -205,7 +205,7 @@ def test_what_export_refuses(
     folder = trained(overrides, "attention=linear").folder
     out = tmp_path / "out"
     for run_, to, message in (
-        (folder, out, "attention._target_ is LinearAttention, not FlashAttention"),
+        (folder, out, "attention is LinearAttention, not FlashAttention"),
         (tmp_path / "nothing", out, "is not the folder of a run"),
     ):
         assert script("export", "--run", str(run_), "--out", str(to)) == 2

@@ -216,9 +216,13 @@ def test_a_preset_is_its_own_architecture(architecture: Architecture) -> None:
 @pytest.mark.parametrize(
     ("overrides", "text"),
     [
-        (["attention=linear"], "nearest is llama .* attention._target_ is LinearAttention, not Flash"),
-        (["pos=sinusoidal"], "pos._target_ is SinusoidalPosition"),
-        (["norm=scalenorm"], "norm._target_ is ScaleNorm, not RMSNorm"),
+        (
+            ["attention=linear"],
+            r"nearest is llama \(experiment=llama\), but attention is LinearAttention, not "
+            "FlashAttention$",
+        ),
+        (["pos=sinusoidal"], "but pos is SinusoidalPosition, not RotaryPosition$"),
+        (["norm=scalenorm"], "but norm is ScaleNorm, not RMSNorm$"),
         (
             ["experiment=gpt2", "attention.scale=1.0"],
             "nearest is gpt2 .*attention.scale is 1.0, not None",
