@@ -125,12 +125,9 @@ def drop_replaced_knobs(config: DictConfig, chosen: dict[str, str], overrides: l
     """
     if chosen.get("experiment") is None:
         return
-    recipe = OmegaConf.load(CONFIG_DIR / "experiment" / f"{chosen['experiment']}.yaml")
-    assert isinstance(recipe, DictConfig)
+    recommended, recipe = recipe_named(chosen["experiment"])
     given = {override.key_or_group for override in parse(overrides)}
-    for default in recipe.get("defaults", []):
-        ((key, option),) = default.items()
-        part = key.removeprefix("override /")
+    for part, option in recommended.items():
         if part not in recipe or chosen[part] == option:
             continue
         before, after = option_defaults(part, option), option_defaults(part, chosen[part])
@@ -142,6 +139,23 @@ def drop_replaced_knobs(config: DictConfig, chosen: dict[str, str], overrides: l
                     config[part][knob] = after[knob]
                 else:
                     del config[part][knob]
+
+
+def recipe_named(experiment: str) -> tuple[dict[str, str], DictConfig]:
+    """The options an experiment chooses, by group, and its knobs; with those of experiments it builds on."""
+    knobs = OmegaConf.load(CONFIG_DIR / "experiment" / f"{experiment}.yaml")
+    chosen: dict[str, str] = {}
+    for default in knobs.pop("defaults", []):
+        if default == "_self_":
+            continue
+        if isinstance(default, str):
+            chosen, inherited = recipe_named(default)
+            knobs = OmegaConf.merge(inherited, knobs)
+        else:
+            ((group, option),) = default.items()
+            chosen[group.removeprefix("override /")] = option
+    assert isinstance(knobs, DictConfig)
+    return chosen, knobs
 
 
 def check_placed(config: DictConfig, overrides: list[str]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from modgpt.model import GPT
 
@@ -114,20 +114,39 @@ def stream(
     was_training = model.training
     model.eval()
     try:
-        read, state = 0, None
-        for known in range(prompt, capacity):
-            with torch.inference_mode(), no_setting_up(model.embedding.weight.dtype):
-                if limit is not None and (state.length if state else 0) + known - read > limit:
-                    read, state = known - max(1, limit // 2), None
-                if state is None:
-                    room = capacity if limit is None else min(capacity, limit)
-                    state = model.initial_state(tokens.shape[0], room)
-                logits, state = model.decode(tokens[:, read:known], state)
-                picked = pick(logits[:, -1])
-            tokens[:, known], read = picked, known
-            yield picked
+        with parts_at_hand(model):
+            read, state = 0, None
+            for known in range(prompt, capacity):
+                with torch.inference_mode(), no_setting_up(model.embedding.weight.dtype):
+                    if limit is not None and (state.length if state else 0) + known - read > limit:
+                        read, state = known - max(1, limit // 2), None
+                    if state is None:
+                        room = capacity if limit is None else min(capacity, limit)
+                        state = model.initial_state(tokens.shape[0], room)
+                    logits, state = model.decode(tokens[:, read:known], state)
+                    picked = pick(logits[:, -1])
+                tokens[:, known], read = picked, known
+                yield picked
     finally:
         model.train(was_training)
+
+
+@contextmanager
+def parts_at_hand(model: nn.Module) -> Iterator[None]:
+    """Let all modules have their parts and parameters as plain attributes.
+
+    `nn.Module` looks those up in Python, after Python itself has not found them: a tenth of the time that
+    a single token takes.
+    """
+    modules = list(model.modules())
+    for module in modules:
+        vars(module).update(module._modules | module._parameters)
+    try:
+        yield
+    finally:
+        for module in modules:
+            for name in (*module._modules, *module._parameters):
+                vars(module).pop(name, None)
 
 
 @contextmanager

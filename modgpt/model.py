@@ -69,9 +69,9 @@ class Block(nn.Module):
     ) -> tuple[Tensor, State | None, dict[str, Tensor]]:
         """x (B,T,C) -> (B,T,C), the attention's state after x, the feed-forward's aux."""
         mixed, state = self.attention(self.attention_norm_in(x), pos, positions, state)
-        mixed = self.attention_norm_out(mixed)
-        y, aux = self.ffn(self.ffn_norm_in(x if self.parallel else x + mixed))
-        return x + mixed + self.ffn_norm_out(y), state, aux
+        after = x + self.attention_norm_out(mixed)
+        y, aux = self.ffn(self.ffn_norm_in(x if self.parallel else after))
+        return after + self.ffn_norm_out(y), state, aux
 
     def reset_parameters(self, std: float, residual_std: float) -> None:
         self.attention.reset_parameters(std, residual_std)

@@ -79,7 +79,7 @@ def measure_operators(arguments: argparse.Namespace) -> Rows:
 def measure_target(arguments: argparse.Namespace) -> Rows:
     from modgpt.benchmark.target import target
 
-    return target(arguments.loss, arguments.rounds, arguments.steps)
+    return target(arguments.loss, arguments.rounds)
 
 
 def measure_length(arguments: argparse.Namespace) -> Rows:

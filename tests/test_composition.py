@@ -109,6 +109,13 @@ def test_what_an_experiment_sets_of_an_option_goes_with_it() -> None:
     assert compose(["experiment=gpt2"]).ffn.activation == "gelu_tanh"
 
 
+def test_an_experiment_may_build_on_another() -> None:
+    """sprint is the speedrun but for some knobs; Muon's go with Muon, whichever of the two set them."""
+    cfg = compose(["experiment=sprint"])
+    assert (cfg.model.n_layers, cfg.model.residual_std, cfg.optimizer.momentum) == (2, 0, 0.85)
+    assert "momentum" not in compose(["experiment=sprint", "optimizer=adamw"]).optimizer
+
+
 def test_an_option_at_a_place_that_something_else_fills_is_told() -> None:
     """In a pattern QK-norm is that of all layers; what is chosen for one option would be lost."""
     compose(["attention=hybrid", "norm@attention.qk_norm=rmsnorm"])

@@ -104,7 +104,7 @@ class Attention(nn.Module, ABC):
         q, k, v = self.project(x, pos, positions)
         y, state = self.mix(q, k, v, pos, positions, state)
         y = self.out(y.transpose(1, 2).flatten(2))  # (B,H,T,D) -> (B,T,H·D) -> (B,T,C)
-        return F.dropout(y, self.dropout, self.training), state
+        return F.dropout(y, self.dropout) if self.training else y, state
 
     def project(self, x: Tensor, pos: Position, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (B,T,C) -> q (B,H,T,D), k and v (B,Hkv,T,D), q and k normed and rotated."""

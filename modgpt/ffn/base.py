@@ -63,7 +63,7 @@ class DenseFeedForward(FeedForward):
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         y = self.transform(x)
-        return F.dropout(y, self.dropout, self.training), {}
+        return F.dropout(y, self.dropout) if self.training else y, {}
 
     @abstractmethod
     def transform(self, x: Tensor, *groups: Tensor) -> Tensor:

@@ -42,10 +42,10 @@ class RotaryPosition(Position):
 
     def rotate(self, x: Tensor, positions: Tensor) -> Tensor:
         # One product with 2×2 blocks amid zeros. Elementwise it would be four loops over x, in fp32.
-        batch, heads, _, width = x.shape
-        rows = x.permute(2, 0, 1, 3).flatten(1, 2)  # (T,B·H,D)
-        rotated = rows @ self.matrices(positions, width, x.dtype)
-        return rotated.unflatten(1, (batch, heads)).permute(1, 2, 0, 3)
+        batch, heads, length, width = x.shape
+        rows = x.permute(2, 0, 1, 3).reshape(length, batch * heads, width)  # (T,B·H,D)
+        rotated = torch.bmm(rows, self.matrices(positions, width, x.dtype))
+        return rotated.view(length, batch, heads, width).permute(1, 2, 0, 3)
 
     def matrices(self, positions: Tensor, width: int, dtype: torch.dtype) -> Tensor:
         """A rotation matrix (D,D) for each of (T,) positions, which all layers of a pass share."""
@@ -83,4 +83,6 @@ def rotations(positions: Tensor, width: int, theta: float) -> Tensor:
     angle = positions[:, None].float() * theta ** (-pair / width)  # (T,D/2)
     cos, sin = angle.cos(), angle.sin()
     matrices = torch.diag_embed(torch.cat([cos, cos], dim=-1))
-    return matrices + torch.diag_embed(sin, width // 2) - torch.diag_embed(sin, -width // 2)
+    matrices.diagonal(width // 2, -2, -1).copy_(sin)
+    matrices.diagonal(-width // 2, -2, -1).copy_(-sin)
+    return matrices
