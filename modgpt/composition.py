@@ -142,8 +142,9 @@ def drop_replaced_knobs(config: DictConfig, chosen: dict[str, str], overrides: l
 
 
 def recipe_named(experiment: str) -> tuple[dict[str, str], DictConfig]:
-    """The options an experiment chooses, by group, and its knobs; with those of experiments it builds on."""
+    """What an experiment chooses, by group, and its knobs; both with those of one it builds on."""
     knobs = OmegaConf.load(CONFIG_DIR / "experiment" / f"{experiment}.yaml")
+    assert isinstance(knobs, DictConfig)
     chosen: dict[str, str] = {}
     for default in knobs.pop("defaults", []):
         if default == "_self_":
@@ -151,10 +152,10 @@ def recipe_named(experiment: str) -> tuple[dict[str, str], DictConfig]:
         if isinstance(default, str):
             chosen, inherited = recipe_named(default)
             knobs = OmegaConf.merge(inherited, knobs)
+            assert isinstance(knobs, DictConfig)
         else:
             ((group, option),) = default.items()
             chosen[group.removeprefix("override /")] = option
-    assert isinstance(knobs, DictConfig)
     return chosen, knobs
 
 

@@ -135,8 +135,8 @@ def stream(
 def parts_at_hand(model: nn.Module) -> Iterator[None]:
     """Let all modules have their parts and parameters as plain attributes.
 
-    `nn.Module` looks those up in Python, after Python itself has not found them: a tenth of the time that
-    a single token takes.
+    `nn.Module` looks those up in Python, after Python itself has not found them: a tenth of the time
+    that a single token takes.
     """
     modules = list(model.modules())
     for module in modules:

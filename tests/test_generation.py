@@ -167,6 +167,29 @@ def test_the_training_mode_is_restored() -> None:
         assert model.training is mode
 
 
+def test_parts_at_hand_are_put_back() -> None:
+    """Also after an end that comes early, and with one text inside another."""
+    model, prompt = small_model({}), torch.zeros(1, 1, dtype=torch.long)
+    before = {name: set(vars(module)) for name, module in model.named_modules()}
+
+    def texts() -> tuple[list[int], list[int]]:
+        outer, inner = [], []
+        for token in stream(model, prompt, lambda logits: logits.argmax(-1), 5):
+            assert inner or "qkv" in vars(model.blocks[0].attention)
+            outer.append(int(token))
+            if not inner:
+                more = stream(model, prompt, lambda logits: logits.argmax(-1), 5)
+                inner += [int(next(more)), *map(int, more)]
+        return outer, inner
+
+    outer, inner = texts()
+    assert outer == inner
+    begun = stream(model, prompt, lambda logits: logits.argmax(-1), 5)
+    next(begun)
+    begun.close()
+    assert {name: set(vars(module)) for name, module in model.named_modules()} == before
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [

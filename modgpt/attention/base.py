@@ -242,11 +242,16 @@ def by_products(
     elif mask.dtype == torch.bool:
         mask = torch.zeros(mask.shape, dtype=q.dtype).masked_fill(~mask, float("-inf"))
     alpha = d**-0.5 if scale is None else scale
-    sequences = max(1, SCORES_AT_ONCE // (h * n * k.shape[2]))
-    parts = []
-    for q_part, k_part, v_part in zip(*(x.split(sequences) for x in (q, k, v)), strict=True):
-        added = mask.expand(len(q_part), h, n, k.shape[2]).flatten(0, 1)  # (B·H,Tq,Tk)
-        scores = torch.baddbmm(added, q_part.flatten(0, 1), k_part.flatten(0, 1).mT, alpha=alpha)
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        added = mask.expand(len(q), h, n, k.shape[2]).flatten(0, 1)  # (B·H,Tq,Tk)
+        scores = torch.baddbmm(added, q.flatten(0, 1), k.flatten(0, 1).mT, alpha=alpha)
         weights = F.dropout(scores.softmax(-1), dropout)
-        parts.append((weights @ v_part.flatten(0, 1)).unflatten(0, (-1, h)))
-    return torch.cat(parts) if len(parts) > 1 else parts[0]
+        return (weights @ v.flatten(0, 1)).unflatten(0, (-1, h))
+
+    sequences = max(1, SCORES_AT_ONCE // (h * n * k.shape[2]))
+    if sequences >= len(q):
+        return attend(q, k, v)
+    return torch.cat(
+        [attend(*part) for part in zip(*(x.split(sequences) for x in (q, k, v)), strict=True)]
+    )

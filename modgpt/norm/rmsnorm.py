@@ -37,7 +37,7 @@ class RMSNorm(nn.RMSNorm):
 
 
 def inverse_rms(x: Tensor, eps: float) -> Tensor:
-    """1/√(mean(x²) + eps) of (..., width), in fewer and quicker operations than it is written: (..., 1)."""
+    """1/√(mean(x²) + eps) over the last dimension, which is kept: (..., width) -> (..., 1)."""
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return length.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
 

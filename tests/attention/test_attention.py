@@ -419,8 +419,12 @@ def test_knobs_that_cannot_be(option: str, knobs: dict[str, Any], message: str) 
 
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
 @pytest.mark.parametrize("kind", ["causal", "allowed", "bias", "both", "none"])
-def test_products_equal_the_fused_kernel(kind: str, kv_heads: int) -> None:
+@pytest.mark.parametrize("at_once", [1, 2], ids=["one by one", "together"])
+def test_products_equal_the_fused_kernel(
+    at_once: int, kind: str, kv_heads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The way the CPU takes in bf16, held in fp64 to the kernel it stands for: outputs and gradients."""
+    monkeypatch.setattr(base, "SCORES_AT_ONCE", at_once * 4 * 7 * 7)
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:

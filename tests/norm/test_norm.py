@@ -53,6 +53,11 @@ def test_outputs_and_gradients(option: str, shape: tuple[int, ...], eps: float |
     )
     assert_same(fast, slow, "output")
     assert_same_gradients(fast, slow, {"x": x, **dict(module.named_parameters())})
+    with torch.no_grad():
+        assert_same(module(x.detach()), slow, "output where no gradient is wanted")
+    fixed = module(x.detach())  # an input that is not trained, weights that are
+    if weights := dict(module.named_parameters()):
+        assert_same_gradients(fixed, slow, weights)
 
 
 def test_layernorm_with_bias() -> None:
