@@ -117,6 +117,12 @@ def make_job(config: DictConfig, chosen: object, overrides: Iterable[str]) -> Jo
     return Job(config, {g: str(chosen[g]) for g in names if chosen.get(g)}, overrides)
 
 
+def label(choices: dict[str, str]) -> str:
+    """A name for what has been chosen: the experiment, if it is one, and the parts."""
+    named = ("experiment", *(part for part in PARTS if part != "block"))
+    return "-".join(choices[group] for group in named if group in choices)
+
+
 def drop_replaced_knobs(config: DictConfig, chosen: dict[str, str], overrides: list[str]) -> None:
     """Take back what an experiment sets of an option that has been replaced by another.
 

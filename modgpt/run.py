@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from modgpt.build import build_model
 from modgpt.checkpoint import model_weights, read_checkpoint
-from modgpt.composition import PARTS
+from modgpt.composition import label
 from modgpt.data.tokenizer import Tokenizer, load_tokenizer
 from modgpt.errors import UserError
 from modgpt.model import GPT
@@ -58,8 +58,7 @@ def claim_folder(cfg: DictConfig, choices: dict[str, str]) -> Path:
                 f"resume={parent / name}"
             ) from None
         return parent / name
-    names = "-".join(choices[part] for part in PARTS if part != "block")
-    stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{names}-s{cfg.seed}"
+    stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{label(choices)}-s{cfg.seed}"
     for suffix in ("", *(f"-{n}" for n in range(2, 1000))):  # others may start in the same second
         try:
             (parent / f"{stem}{suffix}").mkdir()

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from modgpt.composition import PARTS
+from modgpt.composition import label
 
 # Keys that name, place, watch or launch a run, and leave its weights and losses as they are.
 WITHOUT = {
@@ -37,6 +37,5 @@ def job_hash(config: DictConfig, corpus_sha256: str) -> str:
 
 
 def job_name(choices: dict[str, str], config: DictConfig, corpus_sha256: str) -> str:
-    """The name of a job's folder: `<choices>-s<seed>-<hash8>`."""
-    parts = "-".join(choices[part] for part in PARTS if part != "block")
-    return f"{parts}-s{config.seed}-{job_hash(config, corpus_sha256)}"
+    """The name of a job's folder: `<label of the choices>-s<seed>-<hash8>`."""
+    return f"{label(choices)}-s{config.seed}-{job_hash(config, corpus_sha256)}"

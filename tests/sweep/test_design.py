@@ -80,3 +80,6 @@ def test_names_tell_the_choices() -> None:
     job = compose_job(["ffn=moe", "pos=alibi", "seed=7"])
     name = job_name(job.choices, job.config, "corpus")
     assert name.startswith("flash-moe-rmsnorm-alibi-s7-") and len(name.split("-")[-1]) == 8
+    preset = compose_job(["experiment=olmo2"])  # of the very parts of experiment=llama
+    name = job_name(preset.choices, preset.config, "corpus")
+    assert name.startswith("olmo2-flash-swiglu-rmsnorm-rope-s1-")
