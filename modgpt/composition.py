@@ -48,6 +48,13 @@ if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))  # Hydra finds the sweeper and launcher in hydra_plugins/
 
 OmegaConf.register_new_resolver("root", lambda path: str(ROOT / path), replace=True)
+OmegaConf.register_new_resolver("fit", lambda total, size: fit(total, size), replace=True)
+
+
+def fit(total: int, size: object) -> int:
+    """${fit:4096,${model.block_size}}: how many of a size fit into a total, and at least one."""
+    # What is wrong with a size that cannot be is told where it belongs.
+    return max(1, total // size) if isinstance(size, int) and size > 0 else total
 
 
 @dataclass(frozen=True)

@@ -235,28 +235,37 @@ def is_numeric(factor: Factor) -> bool:
 
 
 def accuracies(results: Results, factors: list[Factor], numeric: list[Factor]) -> Figure:
-    """Mean accuracy against each numeric factor, a line per option of the first other factor.
+    """Accuracy against the numeric factor of most levels, a line per option of the first other factor.
 
-    The mean is over all that else was chosen: seeds, and the other factors.
+    Each level of a second numeric factor has a panel of its own. Dots are runs, lines their means; the
+    options stand a little apart, or those of the same accuracy would hide each other.
     """
-    others = [factor for factor in factors if factor not in numeric]
+    across, *rest = sorted(numeric, key=lambda factor: -len(factor.levels))
+    panels = [(rest[0].name, level) for level in sorted(rest[0].levels, key=float)] if rest else [None]
+    others = [factor for factor in factors if factor not in numeric][:1]
+    options = others[0].levels if others else [""]
+    levels = sorted(across.levels, key=float)
     figure, axes = plt.subplots(
-        1, len(numeric), figsize=(3.8 * len(numeric) + 0.5, 3.2), sharey=True, squeeze=False
+        1, len(panels), figsize=(3.8 * len(panels) + 1, 3.2), sharey=True, squeeze=False
     )
-    frame = results.finished
-    for ax, factor in zip(axes.flat, numeric, strict=True):
-        levels = sorted(factor.levels, key=float)
-        for number, option in enumerate(others[0].levels if others else [""]):
-            mine = frame[frame[others[0].name] == option] if others else frame
-            means = [mine.loc[mine[factor.name] == level, ACCURACY].mean() for level in levels]
+    for ax, panel in zip(axes.flat, panels, strict=True):
+        shown = results.finished
+        if panel is not None:
+            shown = shown[shown[panel[0]] == panel[1]]
+            ax.set_title(f"{panel[0]} = {panel[1]}")
+        for number, option in enumerate(options):
+            mine = shown[shown[others[0].name] == option] if others else shown
+            x = mine[across.name].map(levels.index)
             colour = BASELINE if number == 0 else COLOURS[(number - 1) % len(COLOURS)]
-            ax.plot(
-                range(len(levels)), means, "o-", color=colour, markersize=4, linewidth=1.4, label=option
-            )
+            apart = 0.04 * (number - (len(options) - 1) / 2)
+            ax.plot(x + apart, mine[ACCURACY], "o", color=colour, markersize=3, alpha=0.4)
+            means = mine[ACCURACY].groupby(x).mean()
+            ax.plot(means.index + apart, means, "-", color=colour, linewidth=1.4, label=option)
         ax.set_xticks(range(len(levels)), levels)
-        ax.set_xlabel(factor.name)
+        ax.set_xlabel(across.name)
         ax.set_ylim(-0.03, 1.03)
     axes[0, 0].set_ylabel("final validation accuracy")
     if others:
-        axes[0, -1].legend(title=others[0].name, fontsize=8)
+        figure.legend(*axes[0, -1].get_legend_handles_labels(), loc="outside right upper",
+                      title=others[0].name, fontsize=8)  # fmt: skip
     return figure

@@ -90,3 +90,22 @@ def test_accuracies_are_means_of_the_runs(tmp_path: Path) -> None:
     assert [t.get_text() for t in ax.get_xticklabels()] == ["32", "128"]
     assert lines["flash"] == pytest.approx([0.5, 0.9]) and lines["linear"] == pytest.approx([0.1, 0.5])
     plt.close("all")
+
+
+def test_accuracies_have_a_panel_per_level_of_a_second_number(tmp_path: Path) -> None:
+    wanted = {("32", "8"): 0.9, ("32", "16"): 0.4, ("32", "24"): 0.2,
+              ("64", "8"): 1.0, ("64", "16"): 0.8, ("64", "24"): 0.7}  # fmt: skip
+    for (width, length), accuracy in wanted.items():
+        for attention, shift in (("flash", 0.0), ("linear", 0.1)):
+            write_run(tmp_path, DEFAULT | {"attention": attention}, 1, 1.0,
+                      overrides=[f"model.d_model={width}", f"model.block_size={length}"],
+                      final_val_accuracy=accuracy - shift)  # fmt: skip
+    results = load_results([tmp_path])
+    drawn = dict(figures(results, analyse(results)))["accuracy"]
+    for ax, width in zip(drawn.axes, ("32", "64"), strict=True):
+        assert ax.get_title() == f"model.d_model = {width}" and ax.get_xlabel() == "model.block_size"
+        lines = {line.get_label(): line.get_ydata() for line in ax.lines}
+        mine = [wanted[width, length] for length in ("8", "16", "24")]
+        assert lines["flash"] == pytest.approx(mine)
+        assert lines["linear"] == pytest.approx([accuracy - 0.1 for accuracy in mine])
+    plt.close("all")
