@@ -99,7 +99,8 @@ class Cluster:
 
     def __enter__(self) -> Cluster:
         self.head.__enter__()
-        self.address = (self.folder / "head" / "ray_current_cluster").read_text().strip()
+        address = self.folder / "head" / "ray_current_cluster"  # written after Ray's last message
+        self.address = wait_for(lambda: address.read_text().strip() if address.exists() else "")
         return self
 
     def __exit__(self, *_: object) -> None:
