@@ -23,23 +23,23 @@ class RMSNorm(nn.RMSNorm):
 
     def __init__(self, width: int, *, eps: float = 1e-5) -> None:
         super().__init__(width, eps=eps)
-        self.epsilon = eps
+        self.least = torch.tensor(eps, device="cpu")  # not a buffer: nothing but the CPU's way reads it
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu":
             return super().forward(x)
         wide = x.float()  # in bf16 the mean square would keep only 8 bits
         if x.requires_grad:
-            y = _OnCPU.apply(wide, self.weight, self.epsilon)
+            y = _OnCPU.apply(wide, self.weight, self.least)
         else:
-            y = wide * inverse_rms(wide, self.epsilon) * self.weight
-        return y.type_as(x)
+            y = wide * inverse_rms(wide, self.least) * self.weight
+        return y if y.dtype == x.dtype else y.type_as(x)
 
 
-def inverse_rms(x: Tensor, eps: float) -> Tensor:
+def inverse_rms(x: Tensor, eps: Tensor) -> Tensor:
     """1/√(mean(x²) + eps) over the last dimension, which is kept: (..., width) -> (..., 1)."""
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return length.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    return torch.addcmul(eps, length, length, value=1 / x.shape[-1]).rsqrt_()
 
 
 class _OnCPU(torch.autograd.Function):
@@ -52,7 +52,7 @@ class _OnCPU(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: Tensor) -> Tensor:
         r = inverse_rms(x, eps)
         ctx.save_for_backward(x, weight, r)
         return (x * r).mul_(weight)

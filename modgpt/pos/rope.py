@@ -43,6 +43,8 @@ class RotaryPosition(Position):
     def rotate(self, x: Tensor, positions: Tensor) -> Tensor:
         # One product with 2×2 blocks amid zeros. Elementwise it would be four loops over x, in fp32.
         batch, heads, length, width = x.shape
+        if length == 1:  # a token being decoded: one product for all of its heads
+            return x @ self.matrices(positions, width, x.dtype)[0]
         rows = x.permute(2, 0, 1, 3).reshape(length, batch * heads, width)  # (T,B·H,D)
         rotated = torch.bmm(rows, self.matrices(positions, width, x.dtype))
         return rotated.view(length, batch, heads, width).permute(1, 2, 0, 3)
