@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modgpt.attention.base import Attention
 from modgpt.attention.flash import KVCache
 from modgpt.attention.gathered import Keys, in_blocks, softmax_over
+from modgpt.attention.pattern import PatternAttention, Rule
 from modgpt.pos.base import Position
 from modgpt.state import State
 
 ALL_BITS = 2**32 - 1
 
 
-class BigBirdAttention(Attention):
+class BigBirdAttention(PatternAttention):
     """softmax(QKᵀ/√D + bias) V, the queries of each block of b tokens over the keys of a few blocks.
 
     Query block n sees, up to the query's own position,
@@ -67,14 +67,15 @@ class BigBirdAttention(Attention):
         key = torch.tensor(scrambled(scrambled(seed & ALL_BITS) + self.layer))
         self.register_buffer("key", key, persistent=False)
 
-    def mix(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        pos: Position,
-        positions: Tensor,
-        state: State | None,
+    def rule(self, length: int, device: torch.device) -> Rule:
+        size = self.block
+        n = torch.arange(-(-length // size), device=device)
+        earlier = self.earlier_blocks(n)  # (N,w−1+g+r)
+        seen = (earlier.unsqueeze(-1) == n).any(1) | (n[:, None] == n)  # (N,N)
+        return lambda i, j: (j <= i) & seen[i // size, j // size]
+
+    def gathered(
+        self, q: Tensor, k: Tensor, v: Tensor, pos: Position, state: State | None
     ) -> tuple[Tensor, State | None]:
         length, device, start = q.shape[2], q.device, 0
         if state is not None:

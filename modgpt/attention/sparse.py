@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modgpt.attention.base import Attention, softmax_attention
+from modgpt.attention.base import softmax_attention
 from modgpt.attention.flash import KVCache
 from modgpt.attention.gathered import Keys, in_blocks, softmax_over
+from modgpt.attention.pattern import PatternAttention, Rule
 from modgpt.pos.base import Position
 from modgpt.state import State
 
@@ -28,7 +29,7 @@ class SummaryCache(State):
     length: int = 0
 
 
-class SparseAttention(Attention):
+class SparseAttention(PatternAttention):
     """softmax(QKᵀ/√D + bias) V, each query i over the keys j ≤ i of a pattern of stride l.
 
       - fixed: j in the block of i, ⌊j/l⌋ = ⌊i/l⌋, or among the last c of any block, j mod l ≥ l−c.
@@ -74,14 +75,15 @@ class SparseAttention(Attention):
             )
         self.pattern, self.stride, self.summary = pattern, stride, summary
 
-    def mix(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        pos: Position,
-        positions: Tensor,
-        state: State | None,
+    def rule(self, length: int, device: torch.device) -> Rule:
+        stride = self.stride
+        if self.pattern == "fixed":
+            first = stride - self.summary
+            return lambda i, j: (j <= i) & ((j // stride == i // stride) | (j % stride >= first))
+        return lambda i, j: (j <= i) & ((i - j < stride) | ((i - j) % stride == 0))
+
+    def gathered(
+        self, q: Tensor, k: Tensor, v: Tensor, pos: Position, state: State | None
     ) -> tuple[Tensor, State | None]:
         if self.pattern == "fixed":
             return self.mix_fixed(q, k, v, pos, state)

@@ -16,7 +16,7 @@ from modgpt.build import build_model
 from modgpt.composition import compose
 from modgpt.hardware import best_precision
 
-ATTENTIONS = ("flash", "local_window", "linear")
+ATTENTIONS = ("flash", "local_window", "sparse", "bigbird", "linear", "gated_delta")
 LENGTHS = (256, 2048, 8192)
 
 

@@ -80,12 +80,14 @@ class Throughput(Callback):
 
 
 class AttentionBackend(Callback):
-    """Records which kernel of `scaled_dot_product_attention` runs on the first batch.
+    """Records which attention kernel runs on the first batch.
 
-    It watches a forward pass of its own: what is first called under a recorder is never compiled.
+    It watches a forward pass of its own: what is first called under a recorder is never compiled. The
+    pass is over one sequence, for FlexAttention writes all of its scores where it is not compiled.
 
     Attributes:
-        name: `flash`, `efficient`, `cudnn`, or `math` for plain matrix products; None before the step.
+        name: `flash`, `efficient` or `cudnn` of `scaled_dot_product_attention`, `flex`, or `math` for
+            plain matrix products; None before the step.
     """
 
     def __init__(self) -> None:
@@ -96,16 +98,17 @@ class AttentionBackend(Callback):
     ) -> None:
         if self.name is not None:
             return
-        recorder, eagerly = _KernelRecorder(), torch.compiler.set_stance("force_eager")
+        recorder, eagerly = KernelRecorder(), torch.compiler.set_stance("force_eager")
         with torch.random.fork_rng(), eagerly, trainer.precision_plugin.forward_context(), recorder:
-            pl_module.model.hidden(inputs_and_targets(batch)[0])
+            pl_module.model.hidden(inputs_and_targets(batch[:1])[0])
         self.name = " + ".join(sorted(recorder.seen)) or "math"
 
 
-class _KernelRecorder(TorchDispatchMode):
+class KernelRecorder(TorchDispatchMode):
     """Sees every operation below autograd, fused attention kernels among them."""
 
     KERNELS = ("flash", "efficient", "cudnn")
+    supports_higher_order_operators = True  # FlexAttention is one
 
     def __init__(self) -> None:
         super().__init__()
@@ -117,6 +120,8 @@ class _KernelRecorder(TorchDispatchMode):
         name = func.__name__
         if name.startswith("_scaled_dot_product_"):
             self.seen.update(k for k in self.KERNELS if f"_{k}_" in name)
+        elif name.startswith("flex_attention"):
+            self.seen.add("flex")
         return func(*args, **(kwargs or {}))
 
 

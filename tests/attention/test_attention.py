@@ -407,6 +407,8 @@ def test_sizes_that_do_not_fit(option: str, sizes: dict[str, Any], message: str)
         ("bigbird", {"n_global": -1}, "attention.n_global must be at least 0, got -1"),
         ("bigbird", {"n_random": -1}, "attention.n_random must be at least 0, got -1"),
         ("sparse", {"pattern": "dilated"}, "attention.pattern must be fixed or strided, got 'dilated'"),
+        ("bigbird", {"kernel": "dense"}, "attention.kernel must be gathered or flex, got 'dense'"),
+        ("sparse", {"kernel": "dense"}, "attention.kernel must be gathered or flex, got 'dense'"),
         ("sparse", {"stride": 0}, "attention.stride must be at least 1, got 0"),
         ("sparse", {"summary": 0}, "attention.summary=0 must lie between 1 and attention.stride=16"),
         ("sparse", {"summary": 17}, "attention.summary=17 must lie between 1 and attention.stride=16"),
