@@ -157,12 +157,16 @@ def mix_chunks(
     solved = torch.linalg.solve_triangular(system, right, upper=False, unitriangular=True)
     from_v, from_s = solved.chunk(2, dim=-1)  # U = from_v − from_s S
 
+    # Unbound, for the gradient of every [:, :, n] would be as large as the whole.
+    decay, keys = since_start[:, :, :, -1:], to_end.mT  # (B,H,N,1,1), (B,H,N,D,c)
     s, starts, written = memory.s, [], []
-    for n in range(q.shape[2]):
-        u = from_v[:, :, n] - from_s[:, :, n] @ s  # (B,H,c,D)
+    for now_v, now_s, now_decay, now_keys in zip(
+        *(x.unbind(2) for x in (from_v, from_s, decay, keys)), strict=True
+    ):
+        u = now_v - now_s @ s  # (B,H,c,D)
         starts.append(s)
         written.append(u)
-        s = since_start[:, :, n, -1:] * s + to_end[:, :, n].mT @ u
+        s = now_decay * s + now_keys @ u
     # What came before the chunk + what was written inside it.
     y = since_start * q @ torch.stack(starts, 2) + q @ k.mT * within @ torch.stack(written, 2)
     return y.flatten(2, 3), DeltaState(s=s)
