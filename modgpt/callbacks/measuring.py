@@ -100,7 +100,7 @@ class AttentionBackend(Callback):
             return
         recorder, eagerly = KernelRecorder(), torch.compiler.set_stance("force_eager")
         with torch.random.fork_rng(), eagerly, trainer.precision_plugin.forward_context(), recorder:
-            pl_module.model.hidden(inputs_and_targets(batch[:1])[0])
+            pl_module.model.hidden(inputs_and_targets(batch)[0][:1])
         self.name = " + ".join(sorted(recorder.seen)) or "math"
 
 
