@@ -1,4 +1,4 @@
-"""Compare trained runs: python scripts/compare.py FOLDER [FOLDER …] [--out FOLDER] [--figures png]."""
+"""Compare trained runs: python scripts/compare.py FOLDER [FOLDER …] [--best KEY] [--figures png]."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--figures", choices=("png", "svg", "pdf"), help="also draw the figures, in this format"
     )
+    parser.add_argument(
+        "--best", nargs="+", default=[], metavar="KEY",
+        help="compare every combination with its best value of KEY, such as optimizer.lr",
+    )  # fmt: skip
     return parser.parse_args(argv)
 
 
@@ -30,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     from modgpt.sweep.comparison import compare
 
     try:
-        compare(arguments.folders, arguments.out, figures=arguments.figures)
+        compare(arguments.folders, arguments.out, figures=arguments.figures, best=arguments.best)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -18,6 +18,7 @@ def compare(
     out: Path | None = None,
     console: Console | None = None,
     figures: str | None = None,
+    best: Sequence[str] = (),
 ) -> Path:
     """Write `results.csv`, `results.md` and `report.html`, and print the top of the table.
 
@@ -26,15 +27,19 @@ def compare(
         out: where to write; None for the first of the folders.
         console: where to print; None for the standard output.
         figures: also draw them, in this format: png, svg or pdf.
+        best: keys of which every combination is compared with its best value alone (`best_of`); the CSV
+            has all runs.
 
     Returns:
         The report.
 
     Raises:
-        UserError: a package is missing, there is no run, or `out` cannot be written to.
+        UserError: a package is missing, there is no run, `best` is not what they differ in, or `out`
+            cannot be written to.
     """
     check_packages()
     # Only now: training does not need these packages.
+    from modgpt.sweep.choice import best_of
     from modgpt.sweep.report import write_report
     from modgpt.sweep.results import load_results
     from modgpt.sweep.statistics import analyse
@@ -42,13 +47,14 @@ def compare(
     from modgpt.sweep.words import describe
 
     console = console or Console()
-    results = load_results(folders)
+    everything = load_results(folders)
+    results = best_of(everything, best) if best else everything
     statistics = analyse(results)
     words = describe(results, statistics)
     out = out or folders[0]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_csv(results, out / "results.csv")
+        write_csv(everything, out / "results.csv")
         write_markdown(results, statistics, words, out / "results.md")
         write_report(results, statistics, words, out / "report.html")
         if figures is not None:

@@ -111,6 +111,11 @@ def natural(text: str) -> tuple[bool, float, str]:
         return True, 0.0, text
 
 
+def is_numeric(factor: Factor) -> bool:
+    """Whether its options are numbers, which have an order."""
+    return all(not natural(level)[0] for level in factor.levels)
+
+
 def plain(value: object) -> str:
     """A value as text: numbers in their shortest form, so that 3e-3 and 0.003 are one level."""
     text = "null" if value is None else str(value).strip("'\"")

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from modgpt.files import replaced
 from modgpt.sweep.curves import read_curves
 from modgpt.sweep.effects import COSTS
-from modgpt.sweep.factors import Factor, natural
+from modgpt.sweep.factors import Factor, is_numeric
 from modgpt.sweep.results import ACCURACY, Results
 from modgpt.sweep.statistics import Statistics
 
@@ -229,22 +229,13 @@ def heat_maps(statistics: Statistics, pairs: list[tuple[str, str]]) -> Figure:
     return figure
 
 
-def is_numeric(factor: Factor) -> bool:
-    """Whether its options are numbers, which have an order."""
-    return all(not natural(level)[0] for level in factor.levels)
-
-
 def accuracies(results: Results, factors: list[Factor], numeric: list[Factor]) -> Figure:
     """Accuracy against the numeric factor of most levels, a line per option of the first other factor.
 
-    Each level of a second numeric factor has a panel of its own. Dots are runs. Lines are their means,
-    with the best of further numbers at each point: of learning rates, as each option is to be judged by
-    its own. The options stand a little apart, or those of the same accuracy would hide each other.
+    Each level of a second numeric factor has a panel of its own. Dots are runs, lines their means. The
+    options stand a little apart, or those of the same accuracy would hide each other.
     """
-    across, *rest = sorted(
-        numeric, key=lambda factor: (factor.name.startswith("optimizer."), -len(factor.levels))
-    )
-    tuned = [factor.name for factor in rest[1:]]
+    across, *rest = sorted(numeric, key=lambda factor: -len(factor.levels))
     panels = [(rest[0].name, level) for level in sorted(rest[0].levels, key=float)] if rest else [None]
     others = [factor for factor in factors if factor not in numeric][:1]
     options = others[0].levels if others else [""]
@@ -263,9 +254,8 @@ def accuracies(results: Results, factors: list[Factor], numeric: list[Factor]) -
             colour = BASELINE if number == 0 else COLOURS[(number - 1) % len(COLOURS)]
             apart = 0.04 * (number - (len(options) - 1) / 2)
             ax.plot(x + apart, mine[ACCURACY], "o", color=colour, markersize=3, alpha=0.4)
-            means = mine[ACCURACY].groupby([x, *(mine[name] for name in tuned)]).mean()
-            best = means.groupby(level=0).max()
-            ax.plot(best.index + apart, best, "-", color=colour, linewidth=1.4, label=option)
+            means = mine[ACCURACY].groupby(x).mean()
+            ax.plot(means.index + apart, means, "-", color=colour, linewidth=1.4, label=option)
         ax.set_xticks(range(len(levels)), levels)
         ax.set_xlabel(across.name)
         ax.set_ylim(-0.03, 1.03)

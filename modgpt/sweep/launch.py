@@ -59,6 +59,7 @@ def run_sweep(
     console = make_console()
     if announce:
         show_plan(console, sweep, jobs, open_jobs, engine, settings["threads"])
+        show_same_jobs(console, Path(first.sweep_dir), first.sweep_name, below, jobs)
     if first.dry_run:
         return Ended(0, planned, dry=True)
     if engine.threads is not None:  # else the first job's machine decides
@@ -70,13 +71,14 @@ def run_sweep(
         progress = engine.run(open_jobs, display.show)
     failed_before = sum(e.status == "failed" and e not in open_jobs for e in jobs)
     show_end(console, jobs, progress, failed_before)
+    again = f"the same command with sweep_name={first.sweep_name}"
     if engine.interrupted:
         still = f"{len(progress.elsewhere)} jobs go on by themselves; " if progress.elsewhere else ""
-        console.print(f"interrupted; {still}the same command goes on with it", highlight=False)
+        console.print(f"interrupted; {still}{again} goes on with it", highlight=False, soft_wrap=True)
         return Ended(130, planned)
     if progress.waiting:  # on a cluster
         many = f"{len(progress.waiting)} were stopped and not begun again"
-        console.print(f"{many}; the same command goes on with them", highlight=False)
+        console.print(f"{many}; {again} goes on with them", highlight=False, soft_wrap=True)
     return Ended(1 if progress.failed or failed_before or progress.waiting else 0, planned)
 
 
@@ -99,6 +101,23 @@ def show_plan(
         if per_flop:
             line += f", about {sum(entry.flops for entry in open_jobs) * per_flop:,.0f} s in all"
     console.print(f"{line}, in {shown(sweep)}", highlight=False)
+
+
+def show_same_jobs(
+    console: Console, sweeps: Path, name: str, below: str, jobs: Sequence[Planned]
+) -> None:
+    """For a sweep that is new: which other one has most of its jobs, and how to go on with that."""
+    if (sweeps / name).exists():
+        return
+    folders = [entry.folder.name for entry in jobs]
+    same = {
+        other.name: sum((other / below / folder).exists() for folder in folders)
+        for other in sorted(sweeps.glob("*/"))
+    }
+    most = max(same, key=lambda other: same[other], default=None)
+    if most is not None and same[most]:
+        there = f"{same[most]} of these jobs are already in {shown(sweeps / most / below)}"
+        console.print(f"{there}: sweep_name={most} goes on with it", highlight=False, soft_wrap=True)
 
 
 def job_returns(ended: Ended) -> list[JobReturn]:

@@ -27,7 +27,7 @@ from modgpt.sweep.effects import (
     main_effects,
     rank,
 )
-from modgpt.sweep.results import LOSS, Factor, Results
+from modgpt.sweep.results import ACCURACY, LOSS, Factor, Results
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Statistics:
         factors: what varies among the runs that count, with the levels that finished.
         noise: the seed noise.
         cells: a row per cell: its choices, n, mean, low, high (t interval over its own seeds), sd,
-            mean costs, distance behind the best mean, tie with the best.
+            mean accuracy (of tasks) and costs, distance behind the best mean, tie with the best.
         effects: a row per option: factor, option, deviation from the grand mean and difference to the
             baseline, each with low, high, p and p_holm, and the difference in costs (ratios).
         interactions: a row per pair of groups: F, degrees of freedom, p, p_holm.
@@ -139,12 +139,12 @@ def cell_table(frame: pd.DataFrame, names: list[str], noise: Noise) -> pd.DataFr
         mean, low, high = float(loss.mean()), np.nan, np.nan
         if n > 1 and noise.sigma is not None:
             low, high = stats.t.interval(LEVEL, n - 1, loc=mean, scale=stats.sem(loss))
-        costs = {cost: cell[cost].mean() for cost in COSTS}
+        others = {column: cell[column].mean() for column in (ACCURACY, *COSTS)}
         choices = {name: cell[name].iloc[0] for name in names}
         spread = {"n": n, "mean": mean, "low": low, "high": high, "sd": float(loss.std())}
-        rows.append({"cell": int(cell["cell"].iloc[0])} | choices | spread | costs)
+        rows.append({"cell": int(cell["cell"].iloc[0])} | choices | spread | others)
     if not rows:
-        columns = ["cell", *names, "n", "mean", "low", "high", "sd", *COSTS, "behind", "tie"]
+        columns = ["cell", *names, "n", "mean", "low", "high", "sd", ACCURACY, *COSTS, "behind", "tie"]
         return pd.DataFrame(columns=columns)
     table = pd.DataFrame(rows).sort_values("mean", ignore_index=True)
     table["behind"] = table["mean"] - table["mean"].iloc[0]

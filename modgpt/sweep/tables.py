@@ -135,12 +135,14 @@ def effect_rows(statistics: Statistics) -> list[dict[str, str]]:
 def cell_rows(statistics: Statistics) -> list[dict[str, str]]:
     """The combinations as text, the best first."""
     names = [factor.name for factor in statistics.factors]
+    answers = statistics.cells[ACCURACY].notna().any()
     rows = []
     for _, c in statistics.cells.iterrows():
         rows.append(
             {"mean": shown("mean", c["mean"]), "95 % interval": interval(c["low"], c["high"])}
             | {"behind": shown("behind", c["behind"]), "tie": "with the best" if c["tie"] else ""}
             | {name: str(c[name]) for name in names}
+            | ({"accuracy": shown(ACCURACY, c[ACCURACY])} if answers else {})
             | {"seeds": str(c["n"])}
         )
     return rows

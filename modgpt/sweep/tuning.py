@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from hydra.core.override_parser.types import Override
@@ -13,27 +13,11 @@ from rich.table import Table
 from modgpt.composition import compose_job
 from modgpt.errors import UserError
 from modgpt.files import write_json
+from modgpt.sweep.choice import Cell, choose
 from modgpt.sweep.design import TUNED, TUNING, expand
 from modgpt.sweep.display import make_console
 from modgpt.sweep.launch import Ended, run_sweep, sweep_folder, with_name
 from modgpt.sweep.progress import Engine, latest
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One combination of parts, and how it fared with each candidate.
-
-    Attributes:
-        overrides: what makes the combination, seeds left out.
-        losses: mean final validation loss by candidate; None where a seed did not finish.
-        chosen: the candidate with the lowest mean; None where none finished.
-        at_edge: the chosen one is the first or last of several: a better one may lie outside the list.
-    """
-
-    overrides: list[str]
-    losses: dict[str, float | None]
-    chosen: str | None
-    at_edge: bool
 
 
 def run_tuned(
@@ -72,7 +56,8 @@ def run_tuned(
         return 0
     if ended.code == 130:
         return 130
-    chosen = choose(cells, candidates, losses_of(trials, ended))
+    losses = losses_of(trials, ended)
+    chosen = [choose(cell, {name: losses[cell, name] for name in candidates}) for cell in cells]
     config = compose_job(jobs[0]).config
     sweep = sweep_folder(Path(config.sweep_dir), config.sweep_name)
     content = {"keys": keys, "seeds": list(seeds), "cells": [asdict(cell) for cell in chosen]}
@@ -115,22 +100,6 @@ def losses_of(
         done = all(record.get("status") == "finished" for record in records)
         means[key] = statistics.fmean(r["final_val_loss"] for r in records) if done else None
     return means
-
-
-def choose(
-    cells: Sequence[tuple[str, ...]],
-    candidates: Sequence[str],
-    losses: dict[tuple[tuple[str, ...], str], float | None],
-) -> list[Cell]:
-    """The candidate with the lowest mean for each cell, of those that finished with every seed."""
-    chosen = []
-    for cell in cells:
-        of_cell = {candidate: losses[cell, candidate] for candidate in candidates}
-        finished = {candidate: loss for candidate, loss in of_cell.items() if loss is not None}
-        best = min(finished, key=lambda candidate: finished[candidate], default=None)
-        at_edge = len(candidates) > 1 and best in (candidates[0], candidates[-1])
-        chosen.append(Cell(list(cell), of_cell, best, at_edge))
-    return chosen
 
 
 def show(cells: Sequence[Cell], candidates: Sequence[str]) -> None:

@@ -80,12 +80,20 @@ def tuning(results: Results) -> str:
     """How hyperparameters were chosen for each combination, where they were."""
     sentences = []
     for chosen in results.tunings:
-        candidates = ", ".join(chosen["cells"][0]["losses"])
-        seeds = ", ".join(map(str, chosen["seeds"]))
-        sentences.append(
-            f"Each combination was trained with its own best of {candidates}: the lowest mean final "
-            f"loss over seeds {seeds}, none of which is reported here."
-        )
+        candidates = ", ".join(dict.fromkeys(c for cell in chosen["cells"] for c in cell["losses"]))
+        rule = "the lowest mean final loss over"
+        if chosen["seeds"]:
+            seeds = ", ".join(map(str, chosen["seeds"]))
+            sentences.append(
+                f"Each combination was trained with its own best of {candidates}: {rule} seeds {seeds}, "
+                "none of which is reported here."
+            )
+        else:
+            sentences.append(
+                f"Each combination is shown with its own best of {candidates}: {rule} the very seeds "
+                "that are compared. Having picked the best of several makes losses look a little lower "
+                "than they are, the more so the noisier; sweep=fair chooses on other seeds."
+            )
     return " ".join(sentences)
 
 
@@ -179,6 +187,12 @@ def cautions(results: Results, statistics: Statistics):
         yield (
             "These are the trials of a search, which tries good options more often and with better "
             "hyperparameters: its effects are no measurements. Confirm a winner with a sweep over seeds."
+        )
+    unknown = sum(cell["chosen"] is None for tuning in results.tunings for cell in tuning["cells"])
+    if unknown:
+        yield (
+            f"{several(unknown, 'combination')} left out: with none of the values of "
+            f"{', '.join(sorted(results.tuned))} every seed has finished."
         )
     edges = sum(cell["at_edge"] for tuning in results.tunings for cell in tuning["cells"])
     if edges:

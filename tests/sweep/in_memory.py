@@ -10,7 +10,7 @@ import pandas as pd
 
 from modgpt.sweep.effects import COSTS
 from modgpt.sweep.factors import Factor
-from modgpt.sweep.results import LOSS, Results
+from modgpt.sweep.results import ACCURACY, LOSS, Results
 from modgpt.sweep.statistics import Statistics
 from tests.sweep.synthetic import OPTIONS, Choices
 
@@ -24,6 +24,7 @@ def results_of(runs: Iterable[tuple[Choices, int, float]], status: str = "FINISH
         {"run": f"r{i}", "status": status, "reason": "", **choices, "seed": seed, LOSS: loss}
         | {"started_at": f"{i:06d}", "tokens_seen": 1e6, "match": None, "parameters": 1.0}
         | {cost: 100.0 for cost in COSTS}
+        | {ACCURACY: float("nan")}
         | {c: "same" for c in ("device", "precision", "threads", "git_revision", "corpus_sha256")}
         for i, (choices, seed, loss) in enumerate(runs)
     ]

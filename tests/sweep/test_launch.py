@@ -40,6 +40,11 @@ def test_a_sweep_runs_each_job_and_a_second_one_none(arguments: list[str], tmp_p
     assert "2 finished, 0 failed, 4 were finished before" in out
     after = records(tmp_path)
     assert {name: after[name] for name in before} == before
+    # Whoever forgets the name of a sweep, or gives another, is told where its jobs are.
+    other = [a for a in arguments if not a.startswith("sweep_name=")]
+    code, out, err = sweep("ffn=standard,moe,swiglu", "seed=3,2", *other, "dry_run=true")
+    assert code == 0, err
+    assert f"3 of these jobs are already in {tmp_path / 's'}: sweep_name=s goes on with it" in out
 
 
 def test_a_dry_run_shows_and_writes_nothing(arguments: list[str], tmp_path: Path) -> None:
@@ -131,7 +136,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(arguments: list[str], tmp_pat
     os.killpg(process.pid, signal.SIGINT)
     code, out, err = finish(process)
     assert code == 130, err
-    assert "the same command goes on with it" in out
+    assert "the same command with sweep_name=s goes on with it" in out
     assert "interrupted" in {r["status"] for r in records(tmp_path).values()}
     code, _, err = sweep(*command)
     assert code == 0, err

@@ -230,7 +230,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(
     process.send_signal(signal.SIGINT)
     code, out, err = finish(process)
     assert code == 130, err
-    assert "the same command goes on with it" in out
+    assert "the same command with sweep_name=s goes on with it" in out
     assert [r["status"] for r in records(tmp_path).values()] == ["interrupted"]
     assert not list(leases(tmp_path))
     wait_for(lambda: not alive(job))

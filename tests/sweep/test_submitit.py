@@ -127,7 +127,9 @@ def test_a_time_limit_is_met_as_often_as_allowed(arguments: list[str], tmp_path:
         previous = (folder / "checkpoints/last.ckpt").stat().st_mtime_ns
     code, out, err = finish(process)
     assert code == 1 and not err
-    assert "1 were stopped and not begun again; the same command goes on with them" in out
+    assert (
+        "1 were stopped and not begun again; the same command with sweep_name=s goes on with them" in out
+    )
     (record,) = records(tmp_path).values()
     assert record["status"] == "interrupted" and len(record["resumed_at_steps"]) == 3
     assert "timed-out too many times" in (folder / "log.txt").read_text()
@@ -141,7 +143,10 @@ def test_ctrl_c_leaves_the_jobs_to_the_cluster(arguments: list[str], tmp_path: P
     assert process.returncode == 130
     wait_for(lambda: [r["status"] for r in records(tmp_path).values()] == ["finished"] * 2)
     _, out, err = finish(process)
-    assert "interrupted; 2 jobs go on by themselves; the same command goes on with it" in out
+    assert (
+        "interrupted; 2 jobs go on by themselves; the same command with sweep_name=s goes on with it"
+        in out
+    )
     assert not err
 
 
@@ -150,7 +155,7 @@ def test_ctrl_c_stops_jobs_in_the_same_process(arguments: list[str], tmp_path: P
     wait_for(lambda: under_way(tmp_path / "s"))
     os.killpg(process.pid, signal.SIGINT)
     code, out, err = finish(process)
-    assert code == 130 and "interrupted; the same command goes on with it" in out
+    assert code == 130 and "interrupted; the same command with sweep_name=s goes on with it" in out
     assert "Traceback" not in err
     (record,) = records(tmp_path).values()
     assert record["status"] == "interrupted"
