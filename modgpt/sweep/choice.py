@@ -86,7 +86,7 @@ def combinations(table: pd.DataFrame, names: Sequence[str]) -> list[tuple[list[s
     if not names:
         return [([], table)]
     groups = table.groupby(list(names))
-    ordered = sorted(groups, key=lambda group: [natural(value) for value in group[0]])
+    ordered = sorted(groups, key=lambda group: [natural(str(value)) for value in group[0]])
     return [([f"{n}={v}" for n, v in zip(names, values, strict=True)], rows) for values, rows in ordered]
 
 
