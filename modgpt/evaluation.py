@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,7 @@ from modgpt.data.datamodule import CorpusDataModule
 from modgpt.errors import UserError, as_user_errors
 from modgpt.generation import pick_device
 from modgpt.run import Run, load_run
+from modgpt.sweep.identity import job_hash
 
 # A batch holds no more tokens than this, and no more scores per head: its memory has a bound at every L.
 MOST_TOKENS, MOST_SCORES = 2**14, 2**24
@@ -32,6 +34,7 @@ class Evaluation:
 
     Attributes:
         run: the run's name.
+        alike: what it is called together with the runs that differ from it in their seed alone.
         trained_length: the `block_size` it was trained with.
         length: L, tokens that a window reads.
         stride: tokens from one window to the next; L where they do not overlap.
@@ -42,6 +45,7 @@ class Evaluation:
     """
 
     run: str
+    alike: str
     trained_length: int
     length: int
     stride: int
@@ -110,6 +114,7 @@ def evaluate_runs(
     fabric_of = partial(make_fabric, device=pick_device(device))
     runs = [load_run(folder, "last") for folder in folders]
     names = names_of(runs)
+    alike = names_without_seed(runs, names)
     tokens = shared_split(runs)
     if lengths[-1] >= len(tokens):
         raise UserError(
@@ -117,7 +122,7 @@ def evaluate_runs(
         )
     done = []
     with progress(console or Console()) as bar:
-        for run, name in zip(runs, names, strict=True):
+        for run, name, shared in zip(runs, names, alike, strict=True):
             fabric = fabric_of(run)
             model = fabric.setup_module(run.model)
             for length in lengths:
@@ -128,7 +133,8 @@ def evaluate_runs(
                     watched = bar.track(batches, description=f"{name}, length {length}")
                     measured = loss_by_position(model, watched, length)
                 sums, counts = measured or (None, None)
-                done.append(Evaluation(name, run.model.block_size, length, step, sums, counts))
+                trained = run.model.block_size
+                done.append(Evaluation(name, shared, trained, length, step, sums, counts))
     return done
 
 
@@ -220,6 +226,21 @@ def names_of(runs: Sequence[Run]) -> list[str]:
     """The names of the runs' folders, or their paths where two have the same name."""
     names = [run.path.resolve().name for run in runs]
     return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
+
+
+def names_without_seed(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
+    """For each run the name of all that differ from it in their seed alone; its own if there is none."""
+    members: dict[str, list[int]] = {}
+    for index, run in enumerate(runs):
+        config = run.config.copy()
+        config.seed = config.data.seed = 0
+        members.setdefault(job_hash(config, run.result["corpus_sha256"]), []).append(index)
+    shared = list(names)
+    for together in (indices for indices in members.values() if len(indices) > 1):
+        stem = re.sub(r"[-_]s(eed)?\d+(-.*)?$", "", names[together[0]])
+        for index in together:
+            shared[index] = f"{stem}, {len(together)} seeds"
+    return shared
 
 
 def progress(console: Console) -> Progress:

@@ -1,8 +1,12 @@
-"""An evaluation by length for people: a table, two CSV files, two figures."""
+"""An evaluation by length for people: a table, two CSV files, two figures.
+
+Runs that differ in their seed alone are one column and one line, their mean, with a 95 % t interval.
+"""
 
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Iterable, Sequence
 from math import ceil
 from pathlib import Path
@@ -12,6 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from rich.table import Table
+from scipy import stats
 
 from modgpt.evaluation import Evaluation
 from modgpt.files import replaced
@@ -78,40 +83,59 @@ def position_rows(evaluations: Iterable[Evaluation]) -> Iterable[dict[str, Any]]
 
 def length_table(evaluations: Sequence[Evaluation]) -> Table:
     """Lengths down, runs across; the length a run was trained with is marked."""
-    runs = list(dict.fromkeys(e.run for e in evaluations))
+    groups = by_length(evaluations)
     slides = any(e.stride < e.length for e in evaluations)
     table = Table(title="validation loss by length of the window, nats", header_style="bold")
     table.add_column("length", justify="right")
     if slides:
         table.add_column("stride", justify="right")
-    for run in runs:
-        table.add_column(run, justify="right", overflow="fold")
-    found = {(e.length, e.run): e for e in evaluations}
+    for name in groups:
+        table.add_column(name, justify="right", overflow="fold")
     for length in dict.fromkeys(e.length for e in evaluations):
-        row = [found[length, run] for run in runs]
-        stride = [f"{row[0].stride}"] if slides else []
+        row = [lengths[length] for lengths in groups.values()]
+        stride = [f"{row[0][0].stride}"] if slides else []
         table.add_row(f"{length}", *stride, *map(loss_cell, row))
+    captions = []
     if any(e.length == e.trained_length for e in evaluations):
-        table.caption = "* the length the run was trained with"
+        captions.append("* the length the run was trained with")
+    if any(len(alike) > 1 for lengths in groups.values() for alike in lengths.values()):
+        captions.append("± 95 % t interval over the seeds")
+    table.caption = "; ".join(captions)
     return table
 
 
-def loss_cell(e: Evaluation) -> str:
-    mark = "*" if e.length == e.trained_length else " "
-    return f"{e.loss:.4f}{mark}" if e.applicable else NOT_APPLICABLE
+def loss_cell(alike: Sequence[Evaluation]) -> str:
+    if not alike[0].applicable:
+        return NOT_APPLICABLE
+    mean, half = mean_and_half_width([e.loss for e in alike])
+    mark = "*" if alike[0].length == alike[0].trained_length else " "
+    return f"{mean:.4f}{f' ± {half:.4f}' if len(alike) > 1 else ''}{mark}"
+
+
+def mean_and_half_width(losses: Sequence[float]) -> tuple[float, float]:
+    """The mean, and the half-width of its 95 % t interval: 0 for a single loss."""
+    if len(losses) == 1:
+        return losses[0], 0.0
+    half = stats.t.ppf(0.975, len(losses) - 1) * stats.sem(losses)
+    return float(np.mean(losses)), float(half)
 
 
 def draw_by_length(evaluations: Sequence[Evaluation]) -> Figure:
     """Loss against length, a line per run, with a dotted line at the length it was trained with."""
     figure, ax = plt.subplots(figsize=(6.5, 4))
-    for colour, (run, mine) in zip(colours(), by_run(evaluations).items(), strict=False):
-        shown = [e for e in mine if e.applicable]
-        label = run
-        if len(shown) < len(mine):
-            label += f" ({NOT_APPLICABLE} from {min(e.length for e in mine if not e.applicable)})"
-        ax.plot([e.length for e in shown], [e.loss for e in shown], "o-", markersize=4, linewidth=1.4,
-                color=colour, label=label)  # fmt: skip
-        ax.axvline(mine[0].trained_length, color=colour, linestyle=":", linewidth=1)
+    for (colour, style), (name, lengths) in zip(looks(), by_length(evaluations).items(), strict=False):
+        shown = {length: alike for length, alike in lengths.items() if alike[0].applicable}
+        label = name
+        if len(shown) < len(lengths):
+            label += f" ({NOT_APPLICABLE} from {min(lengths.keys() - shown.keys())})"
+        means = [mean_and_half_width([e.loss for e in alike]) for alike in shown.values()]
+        mean, half = np.array(means).reshape(-1, 2).T
+        ax.plot(list(shown), mean, "o", linestyle=style, markersize=4, linewidth=1.4, color=colour,
+                label=label)  # fmt: skip
+        if half.any():
+            ax.fill_between(list(shown), mean - half, mean + half, color=colour, alpha=0.2, linewidth=0)
+        trained = next(iter(lengths.values()))[0].trained_length
+        ax.axvline(trained, color=colour, linestyle=":", linewidth=1)
     logarithmic(ax, [e.length for e in evaluations])
     ax.set_xlabel("length of the window, tokens (dotted: as trained)")
     ax.set_ylabel("validation loss, nats")
@@ -128,14 +152,17 @@ def draw_by_position(evaluations: Sequence[Evaluation]) -> Figure:
         rows, columns, figsize=(3.4 * columns + 1, 2.8 * rows), sharey=True, squeeze=False
     )
     for ax, length in zip(axes.flat, lengths, strict=False):
-        mine = [e for e in evaluations if e.length == length]
-        for colour, e in zip(colours(), mine, strict=False):
-            if e.applicable:
-                ax.plot(*binned(e), color=colour, linewidth=1.4, label=e.run)
-                if e.trained_length < length:
-                    ax.axvline(e.trained_length, color=colour, linestyle=":", linewidth=1)
+        mine = by_length(e for e in evaluations if e.length == length)
+        for (colour, style), (name, lengths) in zip(looks(), mine.items(), strict=False):
+            (alike,) = lengths.values()
+            look = {"color": colour, "linestyle": style, "linewidth": 1.4}
+            if alike[0].applicable:
+                positions, losses = zip(*map(binned, alike), strict=True)
+                ax.plot(positions[0], np.mean(losses, axis=0), label=name, **look)
+                if alike[0].trained_length < length:
+                    ax.axvline(alike[0].trained_length, color=colour, linestyle=":", linewidth=1)
             else:
-                ax.plot([], [], color=colour, label=f"{e.run} ({NOT_APPLICABLE})")
+                ax.plot([], [], label=f"{name} ({NOT_APPLICABLE})", **look)
         ax.set_xscale("log", base=2)
         ax.xaxis.set_major_formatter("{x:g}")
         ax.set_title(f"windows of {length}")
@@ -168,14 +195,14 @@ def logarithmic(ax: Any, lengths: Sequence[int]) -> None:
     ax.minorticks_off()
 
 
-def by_run(evaluations: Iterable[Evaluation]) -> dict[str, list[Evaluation]]:
-    grouped: dict[str, list[Evaluation]] = {}
+def by_length(evaluations: Iterable[Evaluation]) -> dict[str, dict[int, list[Evaluation]]]:
+    """By what is alike but for the seed, and by length."""
+    grouped: dict[str, dict[int, list[Evaluation]]] = {}
     for e in evaluations:
-        grouped.setdefault(e.run, []).append(e)
+        grouped.setdefault(e.alike, {}).setdefault(e.length, []).append(e)
     return grouped
 
 
-def colours() -> Iterable[str]:
-    """The palette, again and again."""
-    while True:
-        yield from COLOURS
+def looks() -> Iterable[tuple[str, str]]:
+    """Colour and style of every line: the palette, then again with other styles."""
+    return ((colour, style) for style in itertools.cycle(("-", "--", "-.")) for colour in COLOURS)

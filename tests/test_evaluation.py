@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -16,7 +17,7 @@ import modgpt.evaluation
 from modgpt import load_run
 from modgpt.composition import compose_job
 from modgpt.errors import UserError
-from modgpt.evaluation import Evaluation, cut, evaluate_runs, loss_by_position
+from modgpt.evaluation import Evaluation, cut, evaluate_runs, loss_by_position, names_without_seed
 from modgpt.evaluation_report import (
     binned,
     draw_by_length,
@@ -187,11 +188,14 @@ def test_the_files(runs: dict[str, Path], tmp_path: Path, capsys: pytest.Capture
     assert str(out / "loss_by_length.csv") in shown
 
 
-def made_up(run: str, length: int, sums: list[float] | None, trained: int = 4) -> Evaluation:
+def made_up(
+    run: str, length: int, sums: list[float] | None, trained: int = 4, alike: str | None = None
+) -> Evaluation:
     if sums is None:
-        return Evaluation(run, trained, length, length, None, None)
+        return Evaluation(run, alike or run, trained, length, length, None, None)
     counts = torch.ones(length, dtype=torch.int64)
-    return Evaluation(run, trained, length, length, torch.tensor(sums, dtype=torch.float64), counts)
+    losses = torch.tensor(sums, dtype=torch.float64)
+    return Evaluation(run, alike or run, trained, length, length, losses, counts)
 
 
 def test_the_figures_show_the_numbers() -> None:
@@ -225,6 +229,38 @@ def test_the_table_marks_the_trained_length() -> None:
     with console.capture() as shown:
         console.print(length_table([made_up("a", 2, [3.0, 2.0]), made_up("a", 4, None)]))
     assert "2.5000 " in shown.get() and "not applicable" in shown.get()
+
+
+def test_seeds_are_one_line_with_its_interval() -> None:
+    evaluations = [
+        made_up(f"a-s{seed}", length, [loss] * length, trained=2, alike="a, 3 seeds")
+        for length in (2, 4)
+        for seed, loss in enumerate((1.0, 2.0, 3.0), 1)
+    ]
+    console = Console(width=80)
+    with console.capture() as shown:
+        console.print(length_table(evaluations))
+    # t(0.975, 2) = 4.3027, standard error 1/sqrt(3)
+    assert "2.0000 ± 2.4841*" in shown.get() and "a, 3 seeds" in shown.get()
+    (ax,) = draw_by_length(evaluations).axes
+    assert ax.lines[0].get_xydata().tolist() == [[2, 2.0], [4, 2.0]]  # type: ignore[union-attr]
+    (band,) = ax.collections
+    assert band.get_paths()[0].get_extents().height == pytest.approx(2 * 2.4841, abs=1e-3)
+    (line, *_) = draw_by_position(evaluations).axes[1].lines
+    assert np.ravel(line.get_ydata()) == pytest.approx([2.0] * 4)
+    plt.close("all")
+
+
+def test_runs_are_alike_but_for_their_seed(runs: dict[str, Path]) -> None:
+    names = ["a-s1", "a-s2", "b-s2", "word"]
+    loaded = [load_run(runs["rope"], "last") for _ in names]
+    for run in loaded[1:3]:
+        run.config.seed = run.config.data.seed = 2
+    loaded[2].config.optimizer.lr = 0.5
+    loaded[3].config.pos.theta = 5.0
+    assert names_without_seed(loaded, names) == ["a, 2 seeds", "a, 2 seeds", "b-s2", "word"]
+    jobs = ["flash-moe-rmsnorm-rope-s1-0123abcd", "flash-moe-rmsnorm-rope-s2-89abcdef"]
+    assert names_without_seed(loaded[:2], jobs) == ["flash-moe-rmsnorm-rope, 2 seeds"] * 2
 
 
 def test_mistakes(runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
