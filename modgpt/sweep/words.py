@@ -159,6 +159,11 @@ def meaning(results: Results, statistics: Statistics) -> str:
     return f"{regime} {design}{tests if statistics.noise.sigma is not None else ''}"
 
 
+def one_corpus_each(rows: pd.DataFrame, factor: str) -> bool:
+    """Whether the data are a matter of this factor, as a task's are of its length."""
+    return bool((rows.groupby(factor)["corpus_sha256"].nunique() == 1).all())
+
+
 def cautions(results: Results, statistics: Statistics):
     """What a reader could stumble over."""
     table, rows, found = results.table, results.finished, statistics.noise
@@ -177,7 +182,12 @@ def cautions(results: Results, statistics: Statistics):
     if rows["tokens_seen"].nunique() > 1:
         yield "The finished runs saw different numbers of tokens: look at the curves against tokens."
     if rows["corpus_sha256"].nunique() > 1:
-        yield "The runs were trained on different corpora: their losses cannot be compared."
+        by = next((f.name for f in statistics.factors if one_corpus_each(rows, f.name)), None)
+        yield (
+            f"Each {by} has data of its own: losses compare within one, not between them."
+            if by
+            else "The runs were trained on different corpora: their losses cannot be compared."
+        )
     differ = [name for column, name in LOOKS.items() if rows[column].nunique() > 1]
     if rows["git_revision"].nunique() > 1:
         differ.append("revision of the code")

@@ -285,3 +285,24 @@ def test_the_trials_of_a_search_are_told_apart_from_a_design(sweep: Path) -> Non
     (sweep / "study.db").touch()
     results = load_results([sweep])
     assert any("trials of a search" in c for c in describe(results, analyse(results)).cautions)
+
+
+@pytest.mark.parametrize(
+    ("digests", "text"),
+    [
+        ({("8", 1): "a", ("8", 2): "a", ("16", 1): "b", ("16", 2): "b"},
+         "Each model.block_size has data of its own: losses compare within one, not between them."),
+        ({("8", 1): "a", ("8", 2): "b", ("16", 1): "b", ("16", 2): "b"},
+         "The runs were trained on different corpora: their losses cannot be compared."),
+        ({("8", 1): "a", ("8", 2): "a", ("16", 1): "a", ("16", 2): "a"}, None),
+    ],
+)  # fmt: skip
+def test_different_data_are_told(
+    digests: dict[tuple[str, int], str], text: str | None, tmp_path: Path
+) -> None:
+    for (length, seed), digest in digests.items():
+        write_run(tmp_path, DEFAULT, seed, 1.5 + 0.01 * seed, corpus_sha256=digest,
+                  overrides=[f"model.block_size={length}"])  # fmt: skip
+    results = load_results([tmp_path])
+    cautions = describe(results, analyse(results)).cautions
+    assert [c for c in cautions if "data" in c or "corpora" in c] == ([text] if text else [])
