@@ -21,8 +21,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "--figures", choices=("png", "svg", "pdf"), help="also draw the figures, in this format"
     )
     parser.add_argument(
-        "--best", nargs="+", default=[], metavar="KEY",
-        help="compare every combination with its best value of KEY, such as optimizer.lr",
+        "--best", action="append", default=[], metavar="KEY",
+        help="compare every combination with its best value of KEY, such as optimizer.lr; may be repeated",
     )  # fmt: skip
     return parser.parse_args(argv)
 
