@@ -22,7 +22,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--best", action="append", default=[], metavar="KEY",
-        help="compare every combination with its best value of KEY, such as optimizer.lr; may be repeated",
+        help="compare every combination with its best value of KEY, such as optimizer.lr (repeatable)",
     )  # fmt: skip
     return parser.parse_args(argv)
 
