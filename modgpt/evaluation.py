@@ -23,6 +23,7 @@ from modgpt.errors import UserError, as_user_errors
 from modgpt.generation import pick_device
 from modgpt.run import Run, load_run
 from modgpt.sweep.identity import job_hash
+from modgpt.training import quiet_lightning
 
 # A batch holds no more tokens than this, and no more scores per head: its memory has a bound at every L.
 MOST_TOKENS, MOST_SCORES = 2**14, 2**24
@@ -104,6 +105,7 @@ def evaluate_runs(
         UserError: no such run, one of another text or of none, a length or stride out of its range.
         ValueError: no such device.
     """
+    quiet_lightning()
     lengths = sorted(set(lengths))
     if lengths[0] < 1:
         raise UserError(f"a length must be at least 1, got {lengths[0]}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import math
 from pathlib import Path
 
@@ -186,6 +187,19 @@ def test_the_files(runs: dict[str, Path], tmp_path: Path, capsys: pytest.Capture
     shown = capsys.readouterr().out
     assert "not applicable" in shown and f"{wanted[1].loss:.4f}*" in shown
     assert str(out / "loss_by_length.csv") in shown
+
+
+def test_lightning_adds_no_remarks(runs: dict[str, Path], caplog: pytest.LogCaptureFixture) -> None:
+    loggers = [logging.getLogger(name) for name in ("lightning.fabric", "lightning.pytorch")]
+    for logger in loggers:
+        logger.setLevel(logging.INFO)  # as it is before a training has quieted it
+        logger.addHandler(caplog.handler)
+    try:
+        evaluate_runs([runs["bf16"]], [16], device="cpu")
+    finally:
+        for logger in loggers:
+            logger.removeHandler(caplog.handler)
+    assert not caplog.messages
 
 
 def made_up(
