@@ -231,18 +231,32 @@ def names_of(runs: Sequence[Run]) -> list[str]:
 
 
 def names_without_seed(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
-    """For each run the name of all that differ from it in their seed alone; its own if there is none."""
+    """For each run what to call it together with all that differ from it in their seed alone."""
     members: dict[str, list[int]] = {}
     for index, run in enumerate(runs):
         config = run.config.copy()
         config.seed = config.data.seed = 0
         members.setdefault(job_hash(config, run.result["corpus_sha256"]), []).append(index)
-    shared = list(names)
-    for together in (indices for indices in members.values() if len(indices) > 1):
-        stem = re.sub(r"[-_]s(eed)?\d+(-.*)?$", "", names[together[0]])
-        for index in together:
-            shared[index] = f"{stem}, {len(together)} seeds"
-    return shared
+    groups = list(members.values())
+    stems = [re.sub(r"[-_]s(eed)?\d+(-.*)?$", "", names[group[0]]) for group in groups]
+    shared, seeds = list(names), [1] * len(runs)
+    for group, stem in zip(groups, stems, strict=True):
+        for index in group if len(group) > 1 else ():
+            # Where a stem would stand for several groups, the name of a run stands for its own.
+            shared[index] = stem if stems.count(stem) == 1 else names[group[0]]
+            seeds[index] = len(group)
+    told = told_apart(shared)
+    return [f"{name}, {n} seeds" if n > 1 else name for name, n in zip(told, seeds, strict=True)]
+
+
+def told_apart(names: Sequence[str]) -> list[str]:
+    """The names without the words, between hyphens, that all of them begin or end with."""
+    words = [name.split("-") for name in names]
+    if len(set(names)) > 1:
+        for end in (0, -1):
+            while len({name[end] for name in words}) == 1 and min(map(len, words)) > 1:
+                words = [name[1:] if end == 0 else name[:-1] for name in words]
+    return ["-".join(name) for name in words]
 
 
 def progress(console: Console) -> Progress:

@@ -153,8 +153,8 @@ def draw_by_position(evaluations: Sequence[Evaluation]) -> Figure:
     )
     for ax, length in zip(axes.flat, lengths, strict=False):
         mine = by_length(e for e in evaluations if e.length == length)
-        for (colour, style), (name, lengths) in zip(looks(), mine.items(), strict=False):
-            (alike,) = lengths.values()
+        for (colour, style), (name, by) in zip(looks(), mine.items(), strict=False):
+            alike = by[length]
             look = {"color": colour, "linestyle": style, "linewidth": 1.4}
             if alike[0].applicable:
                 positions, losses = zip(*map(binned, alike), strict=True)

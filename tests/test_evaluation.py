@@ -18,7 +18,14 @@ import modgpt.evaluation
 from modgpt import load_run
 from modgpt.composition import compose_job
 from modgpt.errors import UserError
-from modgpt.evaluation import Evaluation, cut, evaluate_runs, loss_by_position, names_without_seed
+from modgpt.evaluation import (
+    Evaluation,
+    cut,
+    evaluate_runs,
+    loss_by_position,
+    names_without_seed,
+    told_apart,
+)
 from modgpt.evaluation_report import (
     binned,
     draw_by_length,
@@ -225,6 +232,7 @@ def test_the_figures_show_the_numbers() -> None:
     dotted = [line.get_xdata() for line in ax.lines if line.get_linestyle() == ":"]
     assert [x[0] for x in dotted] == [4, 4]  # type: ignore[index]
     two, four = by_position.axes[:2]
+    assert two.get_visible() and four.get_visible()
     assert [line.get_ydata().tolist() for line in two.lines] == [[3.0, 2.0], [4.0, 2.0]]  # type: ignore[union-attr]
     assert four.lines[0].get_ydata().tolist() == [3.0, 2.0, 1.5, 1.5]  # type: ignore[union-attr]
     assert four.lines[1].get_label() == "b (not applicable)"
@@ -275,6 +283,20 @@ def test_runs_are_alike_but_for_their_seed(runs: dict[str, Path]) -> None:
     assert names_without_seed(loaded, names) == ["a, 2 seeds", "a, 2 seeds", "b-s2", "word"]
     jobs = ["flash-moe-rmsnorm-rope-s1-0123abcd", "flash-moe-rmsnorm-rope-s2-89abcdef"]
     assert names_without_seed(loaded[:2], jobs) == ["flash-moe-rmsnorm-rope, 2 seeds"] * 2
+    other = ["flash-standard-rmsnorm-rope-s2-11112222"]
+    assert names_without_seed(loaded[:3], jobs + other) == [
+        *["moe-rmsnorm-rope, 2 seeds"] * 2, "standard-rmsnorm-rope-s2-11112222"
+    ]  # fmt: skip
+    loaded[3].config.pos.theta = loaded[2].config.pos.theta
+    loaded[3].config.optimizer.lr = 0.5
+    twins = ["a-s1-01", "a-s2-02", "a-s1-03", "a-s2-04"]  # two rates
+    assert names_without_seed(loaded, twins) == ["01, 2 seeds"] * 2 + ["03, 2 seeds"] * 2
+
+
+def test_names_lose_what_they_share() -> None:
+    assert told_apart(["a-x-1-z", "a-y-1-z", "a-x-2-z"]) == ["x-1", "y-1", "x-2"]
+    assert told_apart(["rope-64", "alibi-64"]) == ["rope", "alibi"]
+    assert told_apart(["a", "a-b"]) == ["a", "a-b"] and told_apart(["a-b", "a-b"]) == ["a-b", "a-b"]
 
 
 def test_mistakes(runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
