@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 import modgpt.training
 from modgpt import build_model, load_run
-from modgpt.callbacks.resuming import Interrupted
+from modgpt.callbacks.resuming import Interrupted, StopOnSignal
 from modgpt.checkpoint import model_weights, read_checkpoint
 from modgpt.cli import main, with_saved_overrides
 from modgpt.composition import compose_job, options
@@ -426,3 +427,24 @@ def test_the_summary_is_printed(
     for word in ("bits per character", "perplexity", "tokens/s", "wall time", "sample",
                  "tensorboard --logdir", "generate.py --run"):  # fmt: skip
         assert word in out
+
+
+def test_a_signal_while_processes_agree_is_not_lost(tmp_path: Path) -> None:
+    """It may come while the first of two processes waits for the other: the next step stops."""
+    stop, saved = StopOnSignal(), []
+    stop.checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+
+    class Strategy:
+        def reduce(self, asked: torch.Tensor, reduce_op: str) -> torch.Tensor:
+            assert reduce_op == "max"
+            if not saved and stop.received is None:
+                stop.note(signal.SIGTERM, None)
+            return asked
+
+    trainer: Any = SimpleNamespace(world_size=2, strategy=Strategy(), save_checkpoint=saved.append)
+    module: Any = SimpleNamespace(stepped=lambda: True, device=torch.device("cpu"))
+    stop.on_train_batch_end(trainer, module)
+    assert not saved, "the other process does not know yet"
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        stop.on_train_batch_end(trainer, module)
+    assert saved == [stop.checkpoint]

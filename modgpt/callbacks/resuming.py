@@ -109,20 +109,23 @@ class StopOnSignal(Callback):
         self.received = signum
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: LitGPT, *_: Any) -> None:
-        if pl_module.stepped():  # gradients accumulated so far are in no checkpoint
-            if trainer.world_size > 1:  # saving takes all processes, so all stop at the same step
-                asked = torch.tensor(self.received or 0, device=pl_module.device)
-                self.received = int(trainer.strategy.reduce(asked, reduce_op="max")) or None
-            self.stop_if_asked(trainer)
+        if not pl_module.stepped():  # gradients accumulated so far are in no checkpoint
+            return
+        asked = self.received
+        if trainer.world_size > 1:  # saving takes all processes, so all stop at the same step
+            mine = torch.tensor(asked or 0, device=pl_module.device)
+            # What a signal sets meanwhile is for the next step: the others have not been told.
+            asked = int(trainer.strategy.reduce(mine, reduce_op="max")) or None
+        self.stop_if(trainer, asked)
 
     def on_validation_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
         if trainer.world_size == 1:
-            self.stop_if_asked(trainer)
+            self.stop_if(trainer, self.received)
 
-    def stop_if_asked(self, trainer: L.Trainer) -> None:
-        if self.received is not None:
+    def stop_if(self, trainer: L.Trainer, asked: int | None) -> None:
+        if asked is not None:
             trainer.save_checkpoint(self.checkpoint)
-            raise Interrupted(self.received, self.checkpoint.parent.parent)
+            raise Interrupted(asked, self.checkpoint.parent.parent)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self.restore()
