@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,9 +19,9 @@ from torch import Tensor
 from modgpt.data.batch import inputs_and_targets
 from modgpt.data.datamodule import CorpusDataModule
 from modgpt.errors import UserError, as_user_errors
+from modgpt.evaluation_names import names_of, names_without_seed
 from modgpt.generation import pick_device
 from modgpt.run import Run, load_run
-from modgpt.sweep.identity import job_hash
 from modgpt.training import quiet_lightning
 
 # A batch holds no more tokens than this, and no more scores per head: its memory has a bound at every L.
@@ -91,7 +90,7 @@ def evaluate_runs(
     length, without sliding, the loss is the run's `final_val_loss`.
 
     Args:
-        folders: of runs that were trained on the same text.
+        folders: of runs that were trained on the same text; one that is named twice counts once.
         lengths: L, in any order.
         sliding: let windows overlap by half their length, or as `stride` says.
         stride: tokens from one window to the next, from 1 to L; it makes the windows slide.
@@ -114,7 +113,7 @@ def evaluate_runs(
             f"the stride must lie between 1 and the shortest length, {lengths[0]}, got {stride}"
         )
     fabric_of = partial(make_fabric, device=pick_device(device))
-    runs = [load_run(folder, "last") for folder in folders]
+    runs = [load_run(folder, "last") for folder in {f.resolve(): f for f in folders}.values()]
     names = names_of(runs)
     alike = names_without_seed(runs, names)
     tokens = shared_split(runs)
@@ -135,8 +134,7 @@ def evaluate_runs(
                     watched = bar.track(batches, description=f"{name}, length {length}")
                     measured = loss_by_position(model, watched, length)
                 sums, counts = measured or (None, None)
-                trained = run.model.block_size
-                done.append(Evaluation(name, shared, trained, length, step, sums, counts))
+                done.append(Evaluation(name, shared, run.model.block_size, length, step, sums, counts))
     return done
 
 
@@ -222,41 +220,6 @@ def make_fabric(run: Run, device: torch.device) -> Fabric:
     """What moves a model to a device and runs it in the precision it was trained in."""
     devices = 1 if device.index is None else [device.index]
     return Fabric(accelerator=device.type, devices=devices, precision=run.config.trainer.precision)
-
-
-def names_of(runs: Sequence[Run]) -> list[str]:
-    """The names of the runs' folders, or their paths where two have the same name."""
-    names = [run.path.resolve().name for run in runs]
-    return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
-
-
-def names_without_seed(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
-    """For each run what to call it together with all that differ from it in their seed alone."""
-    members: dict[str, list[int]] = {}
-    for index, run in enumerate(runs):
-        config = run.config.copy()
-        config.seed = config.data.seed = 0
-        members.setdefault(job_hash(config, run.result["corpus_sha256"]), []).append(index)
-    groups = list(members.values())
-    stems = [re.sub(r"[-_]s(eed)?\d+(-.*)?$", "", names[group[0]]) for group in groups]
-    shared, seeds = list(names), [1] * len(runs)
-    for group, stem in zip(groups, stems, strict=True):
-        for index in group if len(group) > 1 else ():
-            # Where a stem would stand for several groups, the name of a run stands for its own.
-            shared[index] = stem if stems.count(stem) == 1 else names[group[0]]
-            seeds[index] = len(group)
-    told = told_apart(shared)
-    return [f"{name}, {n} seeds" if n > 1 else name for name, n in zip(told, seeds, strict=True)]
-
-
-def told_apart(names: Sequence[str]) -> list[str]:
-    """The names without the words, between hyphens, that all of them begin or end with."""
-    words = [name.split("-") for name in names]
-    if len(set(names)) > 1:
-        for end in (0, -1):
-            while len({name[end] for name in words}) == 1 and min(map(len, words)) > 1:
-                words = [name[1:] if end == 0 else name[:-1] for name in words]
-    return ["-".join(name) for name in words]
 
 
 def progress(console: Console) -> Progress:

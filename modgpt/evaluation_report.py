@@ -16,10 +16,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from rich.table import Table
-from scipy import stats
 
 from modgpt.evaluation import Evaluation
 from modgpt.files import replaced
+from modgpt.sweep.effects import t_interval
 from modgpt.sweep.figures import COLOURS, STYLE
 
 NOT_APPLICABLE = "not applicable"
@@ -83,7 +83,7 @@ def position_rows(evaluations: Iterable[Evaluation]) -> Iterable[dict[str, Any]]
 
 def length_table(evaluations: Sequence[Evaluation]) -> Table:
     """Lengths down, runs across; the length a run was trained with is marked."""
-    groups = by_length(evaluations)
+    groups = grouped(evaluations)
     slides = any(e.stride < e.length for e in evaluations)
     table = Table(title="validation loss by length of the window, nats", header_style="bold")
     table.add_column("length", justify="right")
@@ -107,33 +107,33 @@ def length_table(evaluations: Sequence[Evaluation]) -> Table:
 def loss_cell(alike: Sequence[Evaluation]) -> str:
     if not alike[0].applicable:
         return NOT_APPLICABLE
-    mean, half = mean_and_half_width([e.loss for e in alike])
+    mean, low, high = mean_and_interval(alike)
     mark = "*" if alike[0].length == alike[0].trained_length else " "
-    return f"{mean:.4f}{f' ± {half:.4f}' if len(alike) > 1 else ''}{mark}"
+    return f"{mean:.4f}{f' ± {(high - low) / 2:.4f}' if len(alike) > 1 else ''}{mark}"
 
 
-def mean_and_half_width(losses: Sequence[float]) -> tuple[float, float]:
-    """The mean, and the half-width of its 95 % t interval: 0 for a single loss."""
+def mean_and_interval(alike: Sequence[Evaluation]) -> tuple[float, float, float]:
+    """The mean loss and the ends of its interval, which for a single run are the loss itself."""
+    losses = [e.loss for e in alike]
     if len(losses) == 1:
-        return losses[0], 0.0
-    half = stats.t.ppf(0.975, len(losses) - 1) * stats.sem(losses)
-    return float(np.mean(losses)), float(half)
+        return losses[0], losses[0], losses[0]
+    return float(np.mean(losses)), *t_interval(losses)
 
 
 def draw_by_length(evaluations: Sequence[Evaluation]) -> Figure:
     """Loss against length, a line per run, with a dotted line at the length it was trained with."""
     figure, ax = plt.subplots(figsize=(6.5, 4))
-    for (colour, style), (name, lengths) in zip(looks(), by_length(evaluations).items(), strict=False):
+    for (colour, style), (name, lengths) in zip(looks(), grouped(evaluations).items(), strict=False):
         shown = {length: alike for length, alike in lengths.items() if alike[0].applicable}
         label = name
         if len(shown) < len(lengths):
             label += f" ({NOT_APPLICABLE} from {min(lengths.keys() - shown.keys())})"
-        means = [mean_and_half_width([e.loss for e in alike]) for alike in shown.values()]
-        mean, half = np.array(means).reshape(-1, 2).T
+        rows = [mean_and_interval(alike) for alike in shown.values()]
+        mean, low, high = np.array(rows).reshape(-1, 3).T
         ax.plot(list(shown), mean, "o", linestyle=style, markersize=4, linewidth=1.4, color=colour,
                 label=label)  # fmt: skip
-        if half.any():
-            ax.fill_between(list(shown), mean - half, mean + half, color=colour, alpha=0.2, linewidth=0)
+        if (low < high).any():
+            ax.fill_between(list(shown), low, high, color=colour, alpha=0.2, linewidth=0)
         trained = next(iter(lengths.values()))[0].trained_length
         ax.axvline(trained, color=colour, linestyle=":", linewidth=1)
     logarithmic(ax, [e.length for e in evaluations])
@@ -145,16 +145,15 @@ def draw_by_length(evaluations: Sequence[Evaluation]) -> Figure:
 
 def draw_by_position(evaluations: Sequence[Evaluation]) -> Figure:
     """Loss against the position in the window, a panel per length, averaged within bins of positions."""
-    lengths = list(dict.fromkeys(e.length for e in evaluations))
+    groups, lengths = grouped(evaluations), list(dict.fromkeys(e.length for e in evaluations))
     columns = min(3, len(lengths))
     rows = ceil(len(lengths) / columns)
     figure, axes = plt.subplots(
         rows, columns, figsize=(3.4 * columns + 1, 2.8 * rows), sharey=True, squeeze=False
     )
     for ax, length in zip(axes.flat, lengths, strict=False):
-        mine = by_length(e for e in evaluations if e.length == length)
-        for (colour, style), (name, by) in zip(looks(), mine.items(), strict=False):
-            alike = by[length]
+        for (colour, style), (name, by_length) in zip(looks(), groups.items(), strict=False):
+            alike = by_length[length]
             look = {"color": colour, "linestyle": style, "linewidth": 1.4}
             if alike[0].applicable:
                 positions, losses = zip(*map(binned, alike), strict=True)
@@ -195,12 +194,12 @@ def logarithmic(ax: Any, lengths: Sequence[int]) -> None:
     ax.minorticks_off()
 
 
-def by_length(evaluations: Iterable[Evaluation]) -> dict[str, dict[int, list[Evaluation]]]:
+def grouped(evaluations: Iterable[Evaluation]) -> dict[str, dict[int, list[Evaluation]]]:
     """By what is alike but for the seed, and by length."""
-    grouped: dict[str, dict[int, list[Evaluation]]] = {}
+    groups: dict[str, dict[int, list[Evaluation]]] = {}
     for e in evaluations:
-        grouped.setdefault(e.alike, {}).setdefault(e.length, []).append(e)
-    return grouped
+        groups.setdefault(e.alike, {}).setdefault(e.length, []).append(e)
+    return groups
 
 
 def looks() -> Iterable[tuple[str, str]]:

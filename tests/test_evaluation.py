@@ -23,9 +23,8 @@ from modgpt.evaluation import (
     cut,
     evaluate_runs,
     loss_by_position,
-    names_without_seed,
-    told_apart,
 )
+from modgpt.evaluation_names import names_without_seed, told_apart
 from modgpt.evaluation_report import (
     binned,
     draw_by_length,
@@ -33,6 +32,7 @@ from modgpt.evaluation_report import (
     length_table,
     write_report,
 )
+from modgpt.run import Run
 from modgpt.training import train
 from scripts.evaluate import main
 from tests.compositions import small_model
@@ -274,23 +274,37 @@ def test_seeds_are_one_line_with_its_interval() -> None:
 
 
 def test_runs_are_alike_but_for_their_seed(runs: dict[str, Path]) -> None:
-    names = ["a-s1", "a-s2", "b-s2", "word"]
-    loaded = [load_run(runs["rope"], "last") for _ in names]
-    for run in loaded[1:3]:
-        run.config.seed = run.config.data.seed = 2
-    loaded[2].config.optimizer.lr = 0.5
-    loaded[3].config.pos.theta = 5.0
-    assert names_without_seed(loaded, names) == ["a, 2 seeds", "a, 2 seeds", "b-s2", "word"]
+    def loaded(*changes: tuple[int, float]) -> list[Run]:
+        found = []
+        for seed, rate in changes:
+            found.append(load_run(runs["rope"], "last"))
+            found[-1].config.seed = found[-1].config.data.seed = seed
+            found[-1].config.optimizer.lr = rate
+        return found
+
+    two, other = [(1, 0.1), (2, 0.1)], [(2, 0.5)]
+    names = ["a-s1", "a-s2", "b-s2"]
+    assert names_without_seed(loaded(*two, *other), names) == ["a, 2 seeds", "a, 2 seeds", "b-s2"]
     jobs = ["flash-moe-rmsnorm-rope-s1-0123abcd", "flash-moe-rmsnorm-rope-s2-89abcdef"]
-    assert names_without_seed(loaded[:2], jobs) == ["flash-moe-rmsnorm-rope, 2 seeds"] * 2
-    other = ["flash-standard-rmsnorm-rope-s2-11112222"]
-    assert names_without_seed(loaded[:3], jobs + other) == [
+    assert names_without_seed(loaded(*two), jobs) == ["flash-moe-rmsnorm-rope, 2 seeds"] * 2
+    jobs += ["flash-standard-rmsnorm-rope-s2-11112222"]
+    assert names_without_seed(loaded(*two, *other), jobs) == [
         *["moe-rmsnorm-rope, 2 seeds"] * 2, "standard-rmsnorm-rope-s2-11112222"
     ]  # fmt: skip
-    loaded[3].config.pos.theta = loaded[2].config.pos.theta
-    loaded[3].config.optimizer.lr = 0.5
-    twins = ["a-s1-01", "a-s2-02", "a-s1-03", "a-s2-04"]  # two rates
-    assert names_without_seed(loaded, twins) == ["01, 2 seeds"] * 2 + ["03, 2 seeds"] * 2
+    # Two groups of one stem, and a run that has a stem for its name.
+    twins = ["a-s1-01", "a-s2-02", "a-s1-03", "a-s2-04"]
+    found = names_without_seed(loaded(*two, (1, 0.5), (2, 0.5)), twins)
+    assert found == ["01, 2 seeds"] * 2 + ["03, 2 seeds"] * 2
+    named = names_without_seed(loaded(*two, *other), ["a-s1", "a-s2", "a"])
+    assert named == ["a-s1, 2 seeds", "a-s1, 2 seeds", "a"]
+    # The same seed again is no replicate.
+    again = names_without_seed(loaded((1, 0.1), (1, 0.1)), ["a-s1", "b-s1"])
+    assert len(set(again)) == 2 and not any("seeds" in name for name in again)
+
+
+def test_a_run_named_twice_counts_once(runs: dict[str, Path]) -> None:
+    twice = [runs["rope"], runs["rope"] / ".." / "rope"]
+    assert len(evaluate_runs(twice, [16], device="cpu")) == 1
 
 
 def test_names_lose_what_they_share() -> None:

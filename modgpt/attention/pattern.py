@@ -78,6 +78,7 @@ class PatternAttention(Attention):
             assert bias is not None
             return score + bias[h, (i - j).clamp(min=0)]
 
+        # On a CPU it has values and no gradients: enough to be held against the rule by the tests.
         attend = flex_attention if q.device.type == "cpu" else compiled()
         return attend(
             q.type_as(v),  # a QK-norm may have made them wider under autocast

@@ -39,7 +39,7 @@ def compare(
     """
     check_packages()
     # Only now: training does not need these packages.
-    from modgpt.sweep.choice import best_of
+    from modgpt.sweep.best import best_of
     from modgpt.sweep.report import write_report
     from modgpt.sweep.results import load_results
     from modgpt.sweep.statistics import analyse

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -19,6 +20,12 @@ from modgpt.sweep.results import LOSS, Factor
 LEVEL = 0.95
 COSTS = ("active_parameters", "flops_per_token", "tokens_per_second", "peak_memory_bytes")
 Matrix = NDArray[np.float64]
+
+
+def t_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of the mean of two values or more, from their own scatter."""
+    low, high = stats.t.interval(LEVEL, len(values) - 1, loc=np.mean(values), scale=stats.sem(values))
+    return float(low), float(high)
 
 
 @dataclass(frozen=True)

@@ -232,10 +232,13 @@ def heat_maps(statistics: Statistics, pairs: list[tuple[str, str]]) -> Figure:
 def accuracies(results: Results, factors: list[Factor], numeric: list[Factor]) -> Figure:
     """Accuracy against the numeric factor of most levels, a line per option of the first other factor.
 
-    Each level of a second numeric factor has a panel of its own. Dots are runs, lines their means. The
-    options stand a little apart, or those of the same accuracy would hide each other.
+    Each level of a second numeric factor has a panel of its own, of the model's rather than the
+    optimizer's. Dots are runs, lines their means. The options stand a little apart, or those of the same
+    accuracy would hide each other.
     """
-    across, *rest = sorted(numeric, key=lambda factor: -len(factor.levels))
+    across, *rest = sorted(
+        numeric, key=lambda factor: (factor.name.startswith("optimizer."), -len(factor.levels))
+    )
     panels = [(rest[0].name, level) for level in sorted(rest[0].levels, key=float)] if rest else [None]
     others = [factor for factor in factors if factor not in numeric][:1]
     options = others[0].levels if others else [""]

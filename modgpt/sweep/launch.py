@@ -59,7 +59,7 @@ def run_sweep(
     console = make_console()
     if announce:
         show_plan(console, sweep, jobs, open_jobs, engine, settings["threads"])
-        show_same_jobs(console, Path(first.sweep_dir), first.sweep_name, below, jobs)
+        show_same_jobs(console, Path(first.sweep_dir), sweep, jobs)
     if first.dry_run:
         return Ended(0, planned, dry=True)
     if engine.threads is not None:  # else the first job's machine decides
@@ -103,21 +103,21 @@ def show_plan(
     console.print(f"{line}, in {shown(sweep)}", highlight=False)
 
 
-def show_same_jobs(
-    console: Console, sweeps: Path, name: str, below: str, jobs: Sequence[Planned]
-) -> None:
+def show_same_jobs(console: Console, sweeps: Path, sweep: Path, jobs: Sequence[Planned]) -> None:
     """For a sweep that is new: which other one has most of its jobs, and how to go on with that."""
-    if (sweeps / name).exists():
+    if sweep.exists():
         return
-    folders = [entry.folder.name for entry in jobs]
+    below = Path(*sweep.relative_to(sweeps).parts[1:])
+    names = {entry.folder.name for entry in jobs}
     same = {
-        other.name: sum((other / below / folder).exists() for folder in folders)
+        other: len(names & {job.name for job in (other / below).glob("*/")})
         for other in sorted(sweeps.glob("*/"))
     }
     most = max(same, key=lambda other: same[other], default=None)
     if most is not None and same[most]:
-        there = f"{same[most]} of these jobs are already in {shown(sweeps / most / below)}"
-        console.print(f"{there}: sweep_name={most} goes on with it", highlight=False, soft_wrap=True)
+        there = f"{same[most]} of these jobs are already in {shown(most / below)}"
+        line = f"{there}: sweep_name={most.name} goes on with it"
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def job_returns(ended: Ended) -> list[JobReturn]:

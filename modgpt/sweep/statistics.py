@@ -12,12 +12,10 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 from statsmodels.regression.linear_model import OLS
 
 from modgpt.sweep.effects import (
     COSTS,
-    LEVEL,
     Matrix,
     Noise,
     effect_table,
@@ -26,6 +24,7 @@ from modgpt.sweep.effects import (
     interaction_table,
     main_effects,
     rank,
+    t_interval,
 )
 from modgpt.sweep.results import ACCURACY, LOSS, Factor, Results
 
@@ -138,7 +137,7 @@ def cell_table(frame: pd.DataFrame, names: list[str], noise: Noise) -> pd.DataFr
         loss, n = cell[LOSS], len(cell)
         mean, low, high = float(loss.mean()), np.nan, np.nan
         if n > 1 and noise.sigma is not None:
-            low, high = stats.t.interval(LEVEL, n - 1, loc=mean, scale=stats.sem(loss))
+            low, high = t_interval(loss.tolist())
         others = {column: cell[column].mean() for column in (ACCURACY, *COSTS)}
         choices = {name: cell[name].iloc[0] for name in names}
         spread = {"n": n, "mean": mean, "low": low, "high": high, "sd": float(loss.std())}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
@@ -164,12 +165,21 @@ def one_corpus_each(rows: pd.DataFrame, factor: str) -> bool:
     return bool((rows.groupby(factor)["corpus_sha256"].nunique() == 1).all())
 
 
-def cautions(results: Results, statistics: Statistics):
+def cautions(results: Results, statistics: Statistics) -> Iterator[str]:
     """What a reader could stumble over."""
-    table, rows, found = results.table, results.finished, statistics.noise
-    if rows.empty:
+    if results.finished.empty:
         yield "No run has finished with a finite loss: there is nothing to compare yet."
         return
+    yield from missing_runs(results.table)
+    yield from unlike_runs(results, statistics)
+    yield from chosen_values(results)
+    yield from unseparated(statistics)
+    if statistics.noise.sigma is not None:
+        yield from doubtful_noise(statistics)
+
+
+def missing_runs(table: pd.DataFrame) -> Iterator[str]:
+    """Of jobs that have no final loss."""
     failed = int((table["status"] == FAILED).sum())
     if failed:
         yield (
@@ -179,6 +189,11 @@ def cautions(results: Results, statistics: Statistics):
     open_jobs = int((~table["status"].isin([FINISHED, FAILED, "SKIPPED"])).sum())
     if open_jobs:
         yield f"{several(open_jobs, 'job')} not done yet; what follows may change."
+
+
+def unlike_runs(results: Results, statistics: Statistics) -> Iterator[str]:
+    """Of runs that are no equals, or no design."""
+    rows = results.finished
     if rows["tokens_seen"].nunique() > 1:
         yield "The finished runs saw different numbers of tokens: look at the curves against tokens."
     if rows["corpus_sha256"].nunique() > 1:
@@ -198,6 +213,10 @@ def cautions(results: Results, statistics: Statistics):
             "These are the trials of a search, which tries good options more often and with better "
             "hyperparameters: its effects are no measurements. Confirm a winner with a sweep over seeds."
         )
+
+
+def chosen_values(results: Results) -> Iterator[str]:
+    """Of hyperparameters that were chosen for each combination."""
     unknown = sum(cell["chosen"] is None for tuning in results.tunings for cell in tuning["cells"])
     if unknown:
         yield (
@@ -210,6 +229,10 @@ def cautions(results: Results, statistics: Statistics):
             f"{several(edges, 'combination')} chose the first or last value on the list of "
             f"{', '.join(sorted(results.tuned))}: a better one may lie outside it."
         )
+
+
+def unseparated(statistics: Statistics) -> Iterator[str]:
+    """Of choices and runs that the statistics leave out."""
     for factor in statistics.factors:
         if not factor.designed:
             yield (
@@ -221,8 +244,15 @@ def cautions(results: Results, statistics: Statistics):
             f"{several(statistics.repeated, 'run')} left out of the statistics: the same combination "
             "and seed was run again later."
         )
-    if found.sigma is None:
-        return
+    lost = statistics.effects["deviation"].isna() if len(statistics.effects) else pd.Series(dtype=bool)
+    if lost.any():
+        names = sorted(set(statistics.effects.loc[lost, "factor"]))
+        yield f"Not separable from the other choices in these runs: {', '.join(names)}."
+
+
+def doubtful_noise(statistics: Statistics) -> Iterator[str]:
+    """Of an estimate of the seed noise that rests on little."""
+    found = statistics.noise
     if found.df < 5:
         yield "The noise is estimated from few replicates: its intervals are wide, and rightly so."
     alone = int((statistics.cells["n"] == 1).sum())
@@ -237,7 +267,3 @@ def cautions(results: Results, statistics: Statistics):
         other = [f for f in statistics.factors if cell[f.name] != f.baseline]
         choices = ", ".join(f"{f.name}={cell[f.name]}" for f in other) or "the baseline"
         yield f"More than half of the noise comes from one combination: {choices}."
-    lost = statistics.effects["deviation"].isna() if len(statistics.effects) else pd.Series(dtype=bool)
-    if lost.any():
-        names = sorted(set(statistics.effects.loc[lost, "factor"]))
-        yield f"Not separable from the other choices in these runs: {', '.join(names)}."

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,10 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import modgpt.sweep.tuning as tuning
-from modgpt.composition import Job
+from modgpt.composition import ROOT, Job
 from modgpt.errors import UserError
 from modgpt.files import write_json
+from modgpt.sweep.comparison import NEEDED
 from modgpt.sweep.launch import Ended
 from modgpt.sweep.plan import Planned
 from modgpt.sweep.results import load_results
@@ -116,6 +119,18 @@ def test_what_would_be_unfair_is_refused(
     with pytest.raises(UserError, match=re.escape(text)):
         tuning.run_tuned(jobs(tmp_path, *extra), TUNE, seeds, lambda n: None)  # pyright: ignore
     assert not ran
+
+
+def test_sweeps_need_no_package_of_the_report() -> None:
+    """They are installed by an extra of their own, which only comparing asks for."""
+    modules = "modgpt.sweep.tuning, modgpt.sweep.launch, modgpt.sweep.pool, modgpt.sweep.search"
+    # Lightning itself imports some of them where it finds them.
+    code = (
+        f"import sys, lightning; missing = set({NEEDED}) - set(sys.modules); "
+        f"sys.modules.update(dict.fromkeys(missing)); import {modules}"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

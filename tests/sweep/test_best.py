@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from modgpt.errors import UserError
-from modgpt.sweep.choice import best_of
+from modgpt.sweep.best import best_of
 from modgpt.sweep.comparison import compare
 from modgpt.sweep.results import Results, load_results
 from modgpt.sweep.statistics import analyse
