@@ -39,8 +39,8 @@ from drawing.untrained import (
 from matplotlib.figure import Figure
 from PIL import Image
 
-from modgpt.composition import PARTS
-from modgpt.sweep.figures import STYLE
+from modgpt.compare.figures import STYLE
+from modgpt.config.compose import PARTS
 
 FOLDER = Path(__file__).parent / "figures"
 

@@ -89,19 +89,19 @@ class EngineLauncher(Launcher):
 
 
 class WorkersLauncher(EngineLauncher):
-    """See `modgpt.sweep.pool`."""
+    """See `modgpt.sweep.engines.workers`."""
 
     def __init__(self, n_jobs: int | None, timeout: float | None, jobs_per_device: int | None) -> None:
         self.options = {"n_jobs": n_jobs, "timeout": timeout, "jobs_per_device": jobs_per_device}
 
     def engine(self, most: int) -> Any:
-        from modgpt.sweep.pool import Workers
+        from modgpt.sweep.engines.workers import Workers
 
         return Workers(most, **self.options)
 
 
 class RayLauncher(EngineLauncher):
-    """See `modgpt.sweep.ray_tasks`."""
+    """See `modgpt.sweep.engines.ray_tasks`."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class RayLauncher(EngineLauncher):
 
         if find_spec("ray") is None:
             raise UserError("hydra/launcher=ray needs ray: install with pip install -e '.[ray]'")
-        from modgpt.sweep.ray_tasks import RayTasks
+        from modgpt.sweep.engines.ray_tasks import RayTasks
 
         return RayTasks(most, **self.options)
 
@@ -138,7 +138,7 @@ class EngineSweeper(Sweeper):
     def engine(self, most: int) -> Any:
         if isinstance(self.launcher, EngineLauncher):
             return self.launcher.engine(most)
-        from modgpt.sweep.elsewhere import HydraLauncher
+        from modgpt.sweep.engines.hydra_launcher import HydraLauncher
 
         return HydraLauncher(self.launcher)
 
@@ -171,7 +171,7 @@ class AblationSweeper(EngineSweeper):
 
 
 class OptunaSweeper(EngineSweeper):
-    """See `modgpt.sweep.search`."""
+    """See `modgpt.sweep.search.optuna_search`."""
 
     def __init__(
         self, n_trials: int, params: dict[str, Any], sampler: str, seed: int, batch: int | None
@@ -184,7 +184,7 @@ class OptunaSweeper(EngineSweeper):
 
         if find_spec("optuna") is None:
             raise UserError("hydra/sweeper=optuna needs optuna: install with pip install -e '.[optuna]'")
-        from modgpt.sweep.search import Settings, search
+        from modgpt.sweep.search.optuna_search import Settings, search
 
         code = search(self.parse(self.params, arguments), Settings(**self.settings), self.engine)
         if code:

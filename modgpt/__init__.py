@@ -14,19 +14,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from modgpt.build import build_model
-    from modgpt.composition import compose
-    from modgpt.generation import generate
-    from modgpt.run import Run, load_run
+    from modgpt.config.build import build_model
+    from modgpt.config.compose import compose
+    from modgpt.inference.generation import generate
+    from modgpt.runs.folder import Run, load_run
 
 __all__ = ["Run", "build_model", "compose", "generate", "load_run"]
 
 _HOMES = {
-    "compose": "modgpt.composition",
-    "build_model": "modgpt.build",
-    "load_run": "modgpt.run",
-    "Run": "modgpt.run",
-    "generate": "modgpt.generation",
+    "compose": "modgpt.config.compose",
+    "build_model": "modgpt.config.build",
+    "load_run": "modgpt.runs.folder",
+    "Run": "modgpt.runs.folder",
+    "generate": "modgpt.inference.generation",
 }
 
 

@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from modgpt.composition import (
+from modgpt.config.compose import (
     CONFIG_DIR,
     PARTS,
     RUN_KEYS,
@@ -31,7 +31,7 @@ from modgpt.composition import (
     parse,
 )
 from modgpt.errors import UserError
-from modgpt.record import read_result
+from modgpt.runs.record import read_result
 
 USER_ERROR = 2
 # Overrides by which a model is composed: an experiment may choose its parts.
@@ -80,9 +80,9 @@ def run_job(config: DictConfig) -> int:
     chosen = OmegaConf.to_container(composed.runtime.choices)
     job = make_job(config, chosen, composed.overrides.task)
     # Only now: what is wrong with the composition has been told without waiting for torch.
-    from modgpt.callbacks.resuming import Interrupted
-    from modgpt.lit_module import DivergedError
-    from modgpt.training import train
+    from modgpt.training.callbacks.resuming import Interrupted
+    from modgpt.training.lit_module import DivergedError
+    from modgpt.training.loop import train
 
     if config.job_folder is not None:
         return run_job_of_sweep(job)
@@ -94,7 +94,7 @@ def run_job(config: DictConfig) -> int:
     except DivergedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    from modgpt.summary import print_summary
+    from modgpt.training.summary import print_summary
 
     sample = outcome.data.sample(outcome.module.model, max_new_tokens=200, seed=config.seed)
     print_summary(outcome.folder, outcome.result, sample)
@@ -107,8 +107,8 @@ def run_job_of_sweep(job: Job) -> int:
     It runs in whatever process a launcher of Hydra's has made for it, or is one of several processes of
     one job, of which the first claims the folder.
     """
-    from modgpt.distributed import is_leader
-    from modgpt.sweep.queued import attempt_queued, follow
+    from modgpt.sweep.requeue import attempt_queued, follow
+    from modgpt.training.distributed import is_leader
 
     folder = Path(job.config.job_folder)
     job.config.job_folder = None  # its folder is no part of a job: all launchers run the same one

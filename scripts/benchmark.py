@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # tests.sweep.synthetic makes up runs
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # tests.compare.synthetic makes up runs
 
 from rich.console import Console
 from rich.table import Table
@@ -59,62 +59,62 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def measure_training(arguments: argparse.Namespace) -> Rows:
-    from modgpt.benchmark.training import training
+    from benchmarks.training import training
 
     return training(arguments.size, arguments.rounds, arguments.steps, arguments.only)
 
 
 def measure_sampling(arguments: argparse.Namespace) -> Rows:
-    from modgpt.benchmark.sampling import sampling
+    from benchmarks.sampling import sampling
 
     return sampling(arguments.size, arguments.rounds, arguments.tokens)
 
 
 def measure_operators(arguments: argparse.Namespace) -> Rows:
-    from modgpt.benchmark.operators import operators
+    from benchmarks.operators import operators
 
     return operators(arguments.size, arguments.rounds, arguments.steps)
 
 
 def measure_target(arguments: argparse.Namespace) -> Rows:
-    from modgpt.benchmark.target import target
+    from benchmarks.target import target
 
     return target(arguments.loss, arguments.rounds)
 
 
 def measure_length(arguments: argparse.Namespace) -> Rows:
-    from modgpt.benchmark.scaling import length
+    from benchmarks.scaling import length
 
     return length(arguments.rounds)
 
 
 def measure_experts(arguments: argparse.Namespace) -> Rows:
-    from modgpt.benchmark.scaling import experts
+    from benchmarks.scaling import experts
 
     return experts(arguments.size, arguments.rounds, arguments.steps)
 
 
 def measure_startup(arguments: argparse.Namespace) -> Rows:
-    from modgpt.benchmark.startup import startup
+    from benchmarks.startup import startup
 
     return startup(arguments.rounds)
 
 
 def measure_sweep(arguments: argparse.Namespace) -> Rows:
-    from modgpt.benchmark.sweeping import per_job
+    from benchmarks.sweeping import per_job
 
     return [{"measured": name, "value": value} for name, value in per_job(arguments.jobs).items()]
 
 
 def measure_jobs(arguments: argparse.Namespace) -> Rows:
-    from modgpt.benchmark.sweeping import at_once
+    from benchmarks.sweeping import at_once
 
     return at_once(arguments.steps)
 
 
 def measure_compare(arguments: argparse.Namespace) -> Rows:
-    from modgpt.benchmark.sweeping import comparison
-    from tests.sweep.synthetic import main as make
+    from benchmarks.sweeping import comparison
+    from tests.compare.synthetic import main as make
 
     return [comparison(lambda folder, n: make(str(folder), str(n)), runs) for runs in (108, 2000)]
 

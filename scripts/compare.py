@@ -30,8 +30,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     # Only now: --help and a wrong flag need not wait for the imports.
+    from modgpt.compare.comparison import compare
     from modgpt.errors import UserError
-    from modgpt.sweep.comparison import compare
 
     try:
         compare(arguments.folders, arguments.out, figures=arguments.figures, best=arguments.best)

@@ -34,14 +34,14 @@ def main(argv: list[str] | None = None) -> int:
     # Only now: --help and a wrong flag need not wait for the imports.
     from rich.console import Console
 
+    from modgpt.compare.comparison import check_packages
     from modgpt.errors import UserError
-    from modgpt.evaluation import evaluate_runs
-    from modgpt.sweep.comparison import check_packages
+    from modgpt.inference.evaluation import evaluate_runs
 
     console = Console()
     try:
         check_packages()
-        from modgpt.evaluation_report import length_table, write_report
+        from modgpt.inference.evaluation_report import length_table, write_report
 
         evaluations = evaluate_runs(
             arguments.run,

@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         needed()
         from modgpt.huggingface.export import export
-        from modgpt.run import load_run
+        from modgpt.runs.folder import load_run
 
         architecture = export(load_run(arguments.run), arguments.out)
     except UserError as error:

@@ -37,11 +37,11 @@ def main(argv: list[str] | None = None) -> int:
     # Only now: --help and a wrong flag need not wait for torch.
     from rich.console import Console
 
-    from modgpt.chat import interact, known_part, show, show_samples
-    from modgpt.composition import ROOT
+    from modgpt.config.compose import ROOT
     from modgpt.errors import UserError
-    from modgpt.generation import check_sampling, pick_device, stream_text
-    from modgpt.run import load_run, newest_finished
+    from modgpt.inference.chat import interact, known_part, show, show_samples
+    from modgpt.inference.generation import check_sampling, pick_device, stream_text
+    from modgpt.runs.folder import load_run, newest_finished
 
     console = Console()
     seed = arguments.seed

@@ -21,7 +21,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     # Only now: --help and a wrong flag need not wait for torch.
-    from modgpt.composition import ROOT
+    from modgpt.config.compose import ROOT
     from modgpt.errors import UserError
     from modgpt.huggingface import needed
 

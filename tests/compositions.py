@@ -7,9 +7,9 @@ import itertools
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from modgpt.build import build_model
-from modgpt.composition import compose, options
-from modgpt.model import GPT
+from modgpt.config.build import build_model
+from modgpt.config.compose import compose, options
+from modgpt.model.gpt import GPT
 
 # The groups whose every combination is checked.
 GROUPS = ("attention", "ffn", "norm", "pos")

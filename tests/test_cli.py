@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from modgpt.cli import main
-from modgpt.composition import ROOT
+from modgpt.config.compose import ROOT
 
 COMPOSITION = [
     (["fnn=moe"], "unknown group or key 'fnn'; did you mean ffn?"),

@@ -15,9 +15,9 @@ from drawing.trained import (
 )
 from drawing.untrained import VOCABULARY
 
-from modgpt.build import build_model
-from modgpt.composition import PARTS, compose
-from modgpt.cost import cost_of, count_parameters
+from modgpt.config.build import build_model
+from modgpt.config.compose import PARTS, compose
+from modgpt.model.cost import cost_of, count_parameters
 
 
 def size_tables() -> None:

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from modgpt.data.shakespeare import prepare_shakespeare
-from modgpt.run import load_run
-from modgpt.sweep.figures import BASELINE, COLOURS
+from modgpt.compare.figures import BASELINE, COLOURS
+from modgpt.data.sources.shakespeare import prepare_shakespeare
+from modgpt.runs.folder import load_run
 
 LINE = "ROMEO:\nBut, soft! what light thr"  # 32 characters: as many as a head of model=mini is wide
 DATA = Path(__file__).parents[2] / "data"

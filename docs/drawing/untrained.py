@@ -15,25 +15,25 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from modgpt.attention.base import Attention
-from modgpt.attention.bigbird import BigBirdAttention
-from modgpt.attention.flash import FlashAttention
-from modgpt.attention.gated_delta import GatedDeltaAttention
-from modgpt.attention.linear import LinearAttention
-from modgpt.attention.local_window import LocalWindowAttention
-from modgpt.attention.sparse import SparseAttention
-from modgpt.build import build_model
-from modgpt.composition import compose
-from modgpt.cost import cost_of, count_parameters
-from modgpt.model import GPT
-from modgpt.norm.scalenorm import ScaleNorm
-from modgpt.optimizer import adamw
-from modgpt.pos.alibi import AlibiPosition, alibi_slopes
-from modgpt.pos.base import Position
-from modgpt.pos.rope import RotaryPosition
-from modgpt.pos.sinusoidal import SinusoidalPosition
-from modgpt.schedule import constant, cosine
-from modgpt.sweep.figures import BASELINE, COLOURS
+from modgpt.compare.figures import BASELINE, COLOURS
+from modgpt.config.build import build_model
+from modgpt.config.compose import compose
+from modgpt.model.attention.base import Attention
+from modgpt.model.attention.bigbird import BigBirdAttention
+from modgpt.model.attention.flash import FlashAttention
+from modgpt.model.attention.gated_delta import GatedDeltaAttention
+from modgpt.model.attention.linear import LinearAttention
+from modgpt.model.attention.local_window import LocalWindowAttention
+from modgpt.model.attention.sparse import SparseAttention
+from modgpt.model.cost import cost_of, count_parameters
+from modgpt.model.gpt import GPT
+from modgpt.model.norm.scalenorm import ScaleNorm
+from modgpt.model.pos.alibi import AlibiPosition, alibi_slopes
+from modgpt.model.pos.base import Position
+from modgpt.model.pos.rope import RotaryPosition
+from modgpt.model.pos.sinusoidal import SinusoidalPosition
+from modgpt.training.optimizers import adamw
+from modgpt.training.schedules import constant, cosine
 
 VOCABULARY = 65  # characters of Tiny Shakespeare
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from modgpt.data.batch import EndlessBatches
-from modgpt.data.tokenizer import Tokenizer
-from modgpt.generation import generate
-from modgpt.model import GPT
+from modgpt.data.tokenizers.base import Tokenizer
+from modgpt.inference.generation import generate
+from modgpt.model.gpt import GPT
 
 
 class DataModule(L.LightningDataModule, ABC):

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from modgpt.data.base import DataModule
-from modgpt.data.shakespeare import prepare_shakespeare
-from modgpt.data.tokenizer import Tokenizer
+from modgpt.data.sources.shakespeare import prepare_shakespeare
+from modgpt.data.tokenizers.base import Tokenizer
 from modgpt.data.windows import EvaluationWindows, TrainingWindows
 
 TRAIN_SHARE = 0.9

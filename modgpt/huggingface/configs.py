@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from modgpt.build import build_model
-from modgpt.composition import PARTS, compose
+from modgpt.config.build import build_model
+from modgpt.config.compose import PARTS, compose
 from modgpt.errors import UserError
 from modgpt.huggingface.tables import ARCHITECTURES, Architecture, Config, Converted
-from modgpt.model import GPT
-from modgpt.resume import CHANGEABLE, flat
+from modgpt.model.gpt import GPT
+from modgpt.training.resume import CHANGEABLE, flat
 
 # What has no counterpart for it acts on the training alone, or is said by another key.
 WITHOUT_COUNTERPART = (*CHANGEABLE, "block_size", "balance_coef", "z_coef")

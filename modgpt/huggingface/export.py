@@ -10,13 +10,14 @@ import tokenizers
 import torch
 import transformers
 
-from modgpt.data.tokenizer import CharTokenizer, Tokenizer
-from modgpt.files import new_folder
+from modgpt.data.tokenizers.base import Tokenizer
+from modgpt.data.tokenizers.char import CharTokenizer
 from modgpt.huggingface.configs import match_architecture
 from modgpt.huggingface.tables import Architecture
 from modgpt.huggingface.weights import to_theirs
-from modgpt.model import GPT
-from modgpt.run import Run
+from modgpt.model.gpt import GPT
+from modgpt.runs.files import new_folder
+from modgpt.runs.folder import Run
 
 SAME = 1e-4  # logits, of the folder as it is read again
 

@@ -11,18 +11,19 @@ import torch
 import transformers
 from omegaconf import OmegaConf, open_dict
 
-from modgpt.build import build_model
-from modgpt.checkpoint import AtomicCheckpointIO
-from modgpt.composition import compose_job
-from modgpt.cost import cost_of
-from modgpt.data.pretrained import PretrainedTokenizer
-from modgpt.data.tokenizer import CharTokenizer, Tokenizer
+from modgpt.config.build import build_model
+from modgpt.config.compose import compose_job
+from modgpt.data.tokenizers.base import Tokenizer
+from modgpt.data.tokenizers.char import CharTokenizer
+from modgpt.data.tokenizers.pretrained import PretrainedTokenizer
 from modgpt.errors import UserError
-from modgpt.files import new_folder, write_json
 from modgpt.huggingface.configs import find_architecture, overrides_for
 from modgpt.huggingface.tables import Architecture
 from modgpt.huggingface.weights import from_theirs
-from modgpt.provenance import now
+from modgpt.model.cost import cost_of
+from modgpt.runs.checkpoint import AtomicCheckpointIO
+from modgpt.runs.files import new_folder, write_json
+from modgpt.runs.provenance import now
 
 TOKENIZERS = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken")  # files that hold one
 
@@ -49,7 +50,7 @@ def import_folder(source: Path, out: Path) -> Architecture:
     job = compose_job([*overrides_for(architecture, config), f"run_name={out.name!r}"])
     cfg = job.config
     with open_dict(cfg):
-        cfg.tokenizer = {"_target_": "modgpt.data.tokenizer.saved_tokenizer", "_partial_": True,
+        cfg.tokenizer = {"_target_": "modgpt.data.tokenizers.saved.saved_tokenizer", "_partial_": True,
                          "path": str((out / "tokenizer.json").resolve())}  # fmt: skip
     OmegaConf.resolve(cfg)
     model = build_model(cfg)

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from modgpt.attention.base import Attention
 from modgpt.errors import UserError
-from modgpt.model import GPT
+from modgpt.model.attention.base import Attention
+from modgpt.model.gpt import GPT
 
 Weights = Mapping[str, Tensor]
 

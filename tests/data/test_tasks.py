@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from modgpt.data.batch import IGNORED, inputs_and_targets
-from modgpt.data.copying import CopyDataModule
-from modgpt.data.recall import RecallDataModule, without_replacement
-from modgpt.data.task import TaskBatches, TaskDataModule, letters
-from modgpt.data.tokenizer import CharTokenizer
+from modgpt.data.tasks.base import TaskBatches, TaskDataModule, letters
+from modgpt.data.tasks.copying import CopyDataModule
+from modgpt.data.tasks.recall import RecallDataModule, without_replacement
+from modgpt.data.tokenizers.char import CharTokenizer
 from tests.compositions import small_model
 
 BASE: dict[str, Any] = {

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from modgpt.data.datamodule import TextDataModule, minimum_length
-from modgpt.data.tokenizer import CharTokenizer, load_tokenizer
+from modgpt.data.tokenizers.char import CharTokenizer
+from modgpt.data.tokenizers.saved import load_tokenizer
 from modgpt.data.windows import EvaluationWindows, TrainingWindows
 
 TEXT = "First Citizen:\nBefore we proceed, hear me speak. ¿Qué? 汉字 \U0001f600\r\n"

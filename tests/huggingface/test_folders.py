@@ -20,13 +20,14 @@ import transformers
 
 from modgpt import generate, load_run
 from modgpt.cli import main, with_saved_overrides
-from modgpt.composition import ROOT, compose_job
-from modgpt.data.pretrained import PretrainedTokenizer
-from modgpt.data.tokenizer import CharTokenizer, load_tokenizer
+from modgpt.config.compose import ROOT, compose_job
+from modgpt.data.tokenizers.char import CharTokenizer
+from modgpt.data.tokenizers.pretrained import PretrainedTokenizer
+from modgpt.data.tokenizers.saved import load_tokenizer
 from modgpt.errors import UserError
 from modgpt.huggingface.export import check_same, export
 from modgpt.huggingface.importing import import_folder
-from modgpt.training import Outcome, train
+from modgpt.training.loop import Outcome, train
 from tests.huggingface.test_parity import SIZES, theirs
 
 Overrides = Callable[..., list[str]]

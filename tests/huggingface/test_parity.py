@@ -12,13 +12,13 @@ import torch
 import transformers
 from torch import Tensor
 
-from modgpt.build import build_model
-from modgpt.composition import compose
+from modgpt.config.build import build_model
+from modgpt.config.compose import compose
 from modgpt.errors import UserError
 from modgpt.huggingface.configs import find_architecture, match_architecture, overrides_for
 from modgpt.huggingface.tables import ARCHITECTURES, Architecture
 from modgpt.huggingface.weights import from_theirs, to_theirs
-from modgpt.model import GPT
+from modgpt.model.gpt import GPT
 
 V, WINDOW, LENGTH = 37, 5, 23  # well past the window
 

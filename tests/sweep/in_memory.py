@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from modgpt.sweep.effects import COSTS
-from modgpt.sweep.factors import Factor
-from modgpt.sweep.results import ACCURACY, LOSS, Results
-from modgpt.sweep.statistics import Statistics
-from tests.sweep.synthetic import OPTIONS, Choices
+from modgpt.compare.effects import COSTS
+from modgpt.compare.factors import Factor
+from modgpt.compare.load import ACCURACY, LOSS, Results
+from modgpt.compare.statistics import Statistics
+from tests.compare.synthetic import OPTIONS, Choices
 
 Runs = list[tuple[Choices, int, float]]
 SMALL = {"attention": OPTIONS["attention"], "pos": OPTIONS["pos"]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from modgpt.composition import compose_job
+from modgpt.config.compose import compose_job
 from modgpt.errors import UserError
 from modgpt.sweep.design import expand
 from modgpt.sweep.identity import job_hash, job_name

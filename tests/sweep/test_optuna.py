@@ -23,17 +23,17 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-import modgpt.sweep.search as searching
+import modgpt.sweep.search.optuna_search as searching
 from modgpt.cli import main
-from modgpt.composition import ROOT, Job, compose_job
+from modgpt.config.compose import ROOT, Job, compose_job
 from modgpt.errors import UserError
-from modgpt.files import write_json
+from modgpt.runs.files import write_json
 from modgpt.sweep.identity import job_name
 from modgpt.sweep.launch import Ended
 from modgpt.sweep.plan import Planned
-from modgpt.sweep.search import Settings, search
-from modgpt.sweep.space import Space, space_of
-from modgpt.sweep.study import Study
+from modgpt.sweep.search.distributions import Space, space_of
+from modgpt.sweep.search.optuna_search import Settings, search
+from modgpt.sweep.search.study import Study
 from tests.sweep.script import in_the_middle, records, start, sweep, wait_for
 
 LR = "optimizer.lr=tag(log, interval(1e-3, 1e-1))"

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from modgpt.lit_module import LitGPT
 from modgpt.sweep.plan import plan, seconds_per_flop
+from modgpt.training.lit_module import LitGPT
 
 Overrides = Callable[..., list[str]]
 

@@ -20,10 +20,10 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from hydra_plugins.modgpt_sweep import RayLauncher
-from modgpt.checkpoint import model_weights, read_checkpoint
 from modgpt.errors import UserError
+from modgpt.runs.checkpoint import model_weights, read_checkpoint
+from modgpt.sweep.job import status
 from modgpt.sweep.lease import alive, read
-from modgpt.sweep.worker import status
 from tests.sweep.script import finish, leases, records, start, sweep, tiny, wait_for
 
 pytestmark = pytest.mark.slow  # each sweep starts the real program, most of them Ray, too

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from modgpt.checkpoint import model_weights, read_checkpoint
-from modgpt.composition import ROOT
+from modgpt.config.compose import ROOT
+from modgpt.runs.checkpoint import model_weights, read_checkpoint
 from modgpt.sweep.lease import alive
-from modgpt.sweep.queued import over
+from modgpt.sweep.requeue import over
 from tests.sweep.script import finish, records, start, sweep, wait_for
 
 pytestmark = pytest.mark.slow  # each job starts a Python of its own

@@ -23,7 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from modgpt import generate, load_run
 from tests.sweep.script import sweep as start_sweep
-from tests.test_training import interrupted_run, run
+from tests.training.test_loop import interrupted_run, run
 
 pytestmark = pytest.mark.slow  # a sweep and a server, both the real programs
 

@@ -14,15 +14,15 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import modgpt.sweep.tuning as tuning
-from modgpt.composition import ROOT, Job
+from modgpt.compare.comparison import NEEDED
+from modgpt.compare.load import load_results
+from modgpt.compare.sentences import describe
+from modgpt.compare.statistics import analyse
+from modgpt.config.compose import ROOT, Job
 from modgpt.errors import UserError
-from modgpt.files import write_json
-from modgpt.sweep.comparison import NEEDED
+from modgpt.runs.files import write_json
 from modgpt.sweep.launch import Ended
 from modgpt.sweep.plan import Planned
-from modgpt.sweep.results import load_results
-from modgpt.sweep.statistics import analyse
-from modgpt.sweep.words import describe
 from tests.sweep.script import sweep
 
 TUNE = OverridesParser.create().parse_overrides(["optimizer.lr=1,2,3"])
@@ -123,7 +123,10 @@ def test_what_would_be_unfair_is_refused(
 
 def test_sweeps_need_no_package_of_the_report() -> None:
     """They are installed by an extra of their own, which only comparing asks for."""
-    modules = "modgpt.sweep.tuning, modgpt.sweep.launch, modgpt.sweep.pool, modgpt.sweep.search"
+    modules = (
+        "modgpt.sweep.tuning, modgpt.sweep.launch, modgpt.sweep.engines.workers, "
+        "modgpt.sweep.search.optuna_search"
+    )
     # Lightning itself imports some of them where it finds them.
     code = (
         f"import sys, lightning; missing = set({NEEDED}) - set(sys.modules); "

@@ -1,0 +1,82 @@
+"""What length and experts cost: a training step's time and memory."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
+
+from benchmarks.peers import SIZES, Loop, Size
+from benchmarks.rounds import Row, Turn, alternate
+from benchmarks.training import sized
+from modgpt.config.build import build_model
+from modgpt.config.compose import compose
+from modgpt.training.hardware import best_precision
+
+ATTENTIONS = ("flash", "local_window", "sparse", "bigbird", "linear", "gated_delta")
+LENGTHS = (256, 2048, 8192)
+
+
+def length(rounds: int) -> list[Row]:
+    """Training tokens per second and peak memory by sequence length, at 8,192 tokens in every step.
+
+    Args:
+        rounds: how often each has its turn, a step; memory is measured in a process of its own.
+    """
+    rows = []
+    for attention in ATTENTIONS:
+        loops = {n: partial(loop_of, [f"attention={attention}"], long(n)) for n in LENGTHS}
+        turns = {str(n): partial(turns_of, make, 1) for n, make in loops.items()}
+        timed = {row["contestant"]: row for row in alternate(turns, rounds, str(LENGTHS[0]))}
+        memory = {n: peak_mebibytes(make) for n, make in loops.items()}
+        rows += [
+            {
+                "attention": attention,
+                "T": n,
+                "per second": timed[str(n)]["per second"],
+                "time / T=256": 1 / timed[str(n)]["ratio"],
+                "peak MiB": memory[n],
+                "memory / T=256": memory[n] / memory[LENGTHS[0]],
+            }
+            for n in LENGTHS
+        ]
+    return rows
+
+
+def long(n: int) -> Size:
+    return replace(SIZES["mini"], block_size=n, batch_size=LENGTHS[-1] // n)
+
+
+def peak_mebibytes(make: Callable[[], Loop]) -> float:
+    """Peak memory of a process that makes two steps, beyond what it had before."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(grown, make).result()
+
+
+def grown(make: Callable[[], Loop]) -> float:
+    loop = make()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    loop.step()
+    loop.step()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def experts(size_name: str, rounds: int, steps: int) -> list[Row]:
+    """Training tokens per second with a mixture of experts and with dense feed-forwards as active."""
+    size = SIZES[size_name]
+    loops = {ffn: partial(loop_of, [f"ffn={ffn}"], size) for ffn in ("standard", "swiglu", "moe")}
+    turns = {f"ffn={ffn}": partial(turns_of, make, steps) for ffn, make in loops.items()}
+    return alternate(turns, rounds, "ffn=moe")
+
+
+def turns_of(make: Callable[[], Loop], steps: int) -> Turn:
+    return partial(make().tokens_per_second, steps)
+
+
+def loop_of(overrides: list[str], size: Size) -> Loop:
+    model = build_model(compose([*overrides, *sized(size)]), size.vocab_size)
+    return Loop(model, size, best_precision("cpu") == "bf16-mixed")

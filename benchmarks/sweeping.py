@@ -1,0 +1,178 @@
+"""What a sweep costs beyond training, and what a comparison costs."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from hydra.utils import instantiate
+from omegaconf import open_dict
+
+from modgpt.config.compose import ROOT, compose
+from modgpt.sweep.settings import available_cores
+from modgpt.training.loop import build_module, settle
+
+# One thread, and a model small enough for the overhead to be most of a job.
+JOB = (
+    *("trainer.max_steps=5", "schedule.warmup_steps=2", "trainer.accelerator=cpu", "threads=1"),
+    *("model.d_model=32", "model.n_layers=1", "model.n_heads=2", "model.block_size=32"),
+)
+SAMPLE_SECONDS = 0.2
+
+
+def per_job(jobs: int) -> dict[str, Any]:
+    """Seconds and memory per job of a sweep of many short ones, through the real script.
+
+    The overhead is the time from the first job's start to the last one's end, divided by their number,
+    less what the same steps and validation take in a plain loop, measured in the same run.
+
+    Args:
+        jobs: of 5 steps each, one at a time.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, str(ROOT / "scripts/train.py"), "-m", f"seed=range(0,{jobs})", *JOB,
+                   f"sweep_dir={folder}", "sweep_name=s", "hydra.launcher.n_jobs=1"]  # fmt: skip
+        before = bare_seconds()
+        start = time.perf_counter()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+        memory = watch(process, Path(folder) / "s")
+        wall = time.perf_counter() - start
+        after = bare_seconds()
+        if process.returncode:
+            raise RuntimeError(f"the sweep ended with exit code {process.returncode}")
+        records = [json.loads(p.read_text()) for p in Path(folder).glob("s/*/result.json")]
+    records.sort(key=lambda record: record["started_at"])
+    moments = [datetime.fromisoformat(r[k]) for r in records for k in ("started_at", "finished_at")]
+    span = (max(moments) - min(moments)).total_seconds()
+    bare = statistics.median([*before, *after])
+    peaks = [record["peak_memory_bytes"] / 2**20 for record in records]
+    tenth = max(1, len(memory) // 10)
+    return {
+        "jobs": len(records),
+        "whole sweep, s": wall,
+        "per job, s": span / jobs,
+        "the same steps and validation in a plain loop, s": bare,
+        "overhead per job, s": span / jobs - bare,
+        "memory of all its processes, first tenth of the time, MiB": statistics.median(memory[:tenth]),
+        "memory of all its processes, last tenth of the time, MiB": statistics.median(memory[-tenth:]),
+        "peak memory of the first ten jobs, MiB": statistics.median(peaks[:10]),
+        "peak memory of the last ten jobs, MiB": statistics.median(peaks[-10:]),
+    }
+
+
+def at_once(steps: int) -> list[dict[str, Any]]:
+    """Seconds per job of a sweep of default models, by how many jobs share the cores.
+
+    Args:
+        steps: of each job; there are twice as many jobs as cores.
+    """
+    cores, rows = available_cores(), []
+    for n_jobs in sorted({1, cores}):
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, str(ROOT / "scripts/train.py"), "-m",
+                       f"seed=range(0,{2 * cores})",
+                       f"trainer.max_steps={steps}", f"trainer.val_check_interval={steps}",
+                       f"hydra.launcher.n_jobs={n_jobs}", f"sweep_dir={folder}"]  # fmt: skip
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            records = [json.loads(p.read_text()) for p in Path(folder).glob("*/*/result.json")]
+        moments = [datetime.fromisoformat(r[k]) for r in records for k in ("started_at", "finished_at")]
+        rows.append({
+            "jobs at once": n_jobs,
+            "threads of each": records[0]["threads"],
+            "seconds per job": (max(moments) - min(moments)).total_seconds() / len(records),
+        })  # fmt: skip
+    return rows
+
+
+def bare_seconds(rounds: int = 5) -> list[float]:
+    """The job's training and validation without anything around them."""
+    torch.set_num_threads(1)
+    cfg = settle(compose(JOB))
+    data = instantiate(cfg.data, tokenizer=instantiate(cfg.tokenizer))
+    data.load()
+    with open_dict(cfg):
+        cfg.model.vocab_size = len(data.tokenizer)
+    mixed = torch.autocast("cpu", torch.bfloat16, enabled=cfg.trainer.precision == "bf16-mixed")
+    seconds = []
+    for _ in range(rounds):
+        model = build_module(cfg).model
+        optimizer = instantiate(cfg.optimizer)(model)
+        batches = iter(data.train_dataloader())
+        start = time.perf_counter()
+        for _ in range(cfg.trainer.max_steps):
+            batch = next(batches)
+            with mixed:
+                logits = model(batch[:, :-1]).flatten(0, 1)
+            F.cross_entropy(logits.float(), batch[:, 1:].flatten()).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        with torch.no_grad(), mixed:
+            for batch in data.val_dataloader():
+                F.cross_entropy(model(batch[:, :-1]).flatten(0, 1).float(), batch[:, 1:].flatten())
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def watch(process: subprocess.Popen[bytes], sweep: Path) -> list[float]:
+    """The memory of a process group in MiB, over and over, from its first finished job until it ends.
+
+    Private memory, which is what copies of a process cost.
+    """
+    samples = []
+    while process.poll() is None:
+        if any('"finished"' in path.read_text() for path in sweep.glob("*/result.json")):
+            samples.append(sum(private_mebibytes(pid) for pid in members(process.pid)))
+        time.sleep(SAMPLE_SECONDS)
+    return samples
+
+
+def members(group: int) -> list[int]:
+    """The processes of a group."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if os.getpgid(int(entry.name)) == group:
+                    found.append(int(entry.name))
+            except ProcessLookupError:
+                continue
+    return found
+
+
+def private_mebibytes(pid: int) -> float:
+    """Memory that is a process's own."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
+
+
+def comparison(make_sweep: Callable[[Path, int], None], runs: int) -> dict[str, Any]:
+    """Seconds, memory and size of the report of `scripts/compare.py` on made-up runs.
+
+    Args:
+        make_sweep: writes a number of runs into a folder.
+        runs: how many.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        make_sweep(Path(folder), runs)
+        start = time.perf_counter()
+        command = [sys.executable, str(ROOT / "scripts/compare.py"), folder]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        seconds = time.perf_counter() - start
+        size = (Path(folder) / "report.html").stat().st_size
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    return {"runs": runs, "seconds": seconds, "report.html, MiB": size / 2**20, "peak memory, MiB": peak}

@@ -1,0 +1,85 @@
+"""How soon a loss is reached: nanoGPT's recipe in a plain loop, our sprint in the whole program."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from hydra.utils import instantiate
+
+from benchmarks.peers import SIZES, PlainGPT
+from benchmarks.rounds import Row
+from benchmarks.training import silent
+from modgpt.config.compose import compose, compose_job
+from modgpt.data.datamodule import CorpusDataModule
+from modgpt.training.loop import settle, train
+
+
+def target(loss: float, rounds: int) -> list[Row]:
+    """Training seconds until the loss on the whole validation text is at most `loss`.
+
+    Neither side's validations are counted, nor the loading of the data. nanoGPT's loop is validated
+    every 50 steps; the sprint at the end of its budget, for its rate has to have come down.
+
+    Args:
+        loss: in nats per character.
+        rounds: seeds, from 1 on; the two sides alternate.
+    """
+    rows = []
+    for seed in range(1, rounds + 1):
+        rows += [{"seed": seed} | nanogpt(loss, seed), {"seed": seed} | ours(seed)]
+    return rows
+
+
+def nanogpt(loss: float, seed: int) -> Row:
+    """The recipe of nanoGPT's README for a CPU, by hand: fp32, AdamW, cosine, gradient clipping."""
+    cfg = settle(compose(["experiment=nanogpt_cpu", f"seed={seed}"]))
+    torch.manual_seed(seed)
+    torch.set_num_threads(cfg.threads)
+    data: CorpusDataModule = instantiate(cfg.data, tokenizer=instantiate(cfg.tokenizer))
+    data.load()
+    model = PlainGPT(SIZES["mini"], bias=False)
+    optimizer = instantiate(cfg.optimizer)(model)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, instantiate(cfg.schedule))
+    batches, seconds, reached, step = iter(data.train_dataloader()), 0.0, float("inf"), 0
+    while reached > loss and step < cfg.trainer.max_steps:
+        start = time.perf_counter()
+        for _ in range(50):
+            batch = next(batches)
+            logits = model(batch[:, :-1])
+            F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten()).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.trainer.gradient_clip_val)
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+        seconds += time.perf_counter() - start
+        step += 50
+        reached = validation_loss(model, data)
+    return {"recipe": "nanoGPT", "steps": step, "validation loss": reached, "seconds": seconds}
+
+
+@torch.no_grad()
+def validation_loss(model: PlainGPT, data: CorpusDataModule) -> float:
+    """Mean over all targets of the validation text."""
+    total, targets = 0.0, 0
+    for batch in data.val_dataloader():
+        logits, wanted = model(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten()
+        total += F.cross_entropy(logits, wanted, reduction="sum").item()
+        targets += len(wanted)
+    return total / targets
+
+
+def ours(seed: int) -> Row:
+    """`experiment=sprint` as a user runs it: the whole program."""
+    with tempfile.TemporaryDirectory() as folder, silent():
+        job = compose_job(["experiment=sprint", f"seed={seed}", f"output_dir={folder}"])
+        result = train(job, Path(folder)).result
+    return {
+        "recipe": "sprint",
+        "steps": job.config.trainer.max_steps,
+        "validation loss": result["final_val_loss"],
+        "seconds": result["tokens_seen"] / result["tokens_per_second"],
+    }

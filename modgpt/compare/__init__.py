@@ -1,0 +1,1 @@
+"""Reading runs: statistics, tables, figures and the report."""

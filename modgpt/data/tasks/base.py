@@ -1,0 +1,164 @@
+"""Made-up tasks as data: sequences that ask questions, each with one right answer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+from abc import abstractmethod
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modgpt.data.base import DataModule
+from modgpt.data.batch import IGNORED, EndlessBatches
+from modgpt.data.tokenizers.base import Tokenizer
+from modgpt.model.gpt import GPT
+
+TRAINING, VALIDATION = 0, 1  # streams of random numbers, which never meet
+COLUMNS = 64  # of a sequence that is shown to a person
+
+# Draws sequences: a random generator and their number n -> (2,n,T), inputs and targets.
+Draw = Callable[[np.random.Generator, int], Tensor]
+
+
+class TaskDataModule(DataModule):
+    """Sequences of a task: drawn anew for every training batch, always the same ones to validate on.
+
+    Batches are (2,B,T): what the model reads, and what it should answer where it is asked (elsewhere
+    `IGNORED`). Training batch n is a function of (seed, n) alone; the validation set is a function of
+    the task alone, so that runs with different seeds are measured on the same questions.
+
+    Tokens print as characters: 0 is the task's `marker`, 1 … `vocabulary` are letters.
+
+    Args:
+        vocabulary: number of symbols besides the marker.
+        val_sequences: size of the validation set.
+        base: as for `DataModule`.
+
+    Raises:
+        ValueError: a size is below 1, or there are not so many letters.
+    """
+
+    has_answers = True
+    marker: str  # comes before every letter in Unicode, so that its id is 0
+
+    def __init__(self, *, vocabulary: int, val_sequences: int, **base: Any) -> None:
+        super().__init__(**base)
+        for name, value in (("vocabulary", vocabulary), ("val_sequences", val_sequences)):
+            if value < 1:
+                raise ValueError(f"data.{name} must be at least 1, got {value}")
+        self.vocabulary, self.val_sequences = vocabulary, val_sequences
+
+    @abstractmethod
+    def draw(self, rng: np.random.Generator, n: int) -> Tensor:
+        """Draw n sequences: (2,n,T), inputs and targets."""
+
+    @abstractmethod
+    def definition(self) -> dict[str, Any]:
+        """The task in plain values: where they are the same, losses and accuracies compare."""
+
+    def load(self) -> Tokenizer:
+        self.tokenizer = self.make_tokenizer(self.marker + letters(self.vocabulary))
+        definition = json.dumps(self.definition(), sort_keys=True)
+        self.digest = hashlib.sha256(definition.encode()).hexdigest()
+        self.val_tokens = self.draw(np.random.default_rng((VALIDATION,)), self.val_sequences)
+        return self.tokenizer
+
+    def training_batches(self) -> TaskBatches:
+        return TaskBatches(
+            self.draw,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            first=self.first_batch(),
+            **self.share(),
+        )
+
+    def validation_batches(self) -> list[Tensor]:
+        share = self.share()
+        batches = self.val_tokens.split(self.eval_batch_size, dim=1)
+        return [batch[:, share["rank"] :: share["world_size"]] for batch in batches]
+
+    def sample(self, model: GPT, prompt: str = "", **options: Any) -> str:
+        """The first validation sequence with what is wanted and what the model answers, line under line.
+
+        A continuation would show nothing: the model has learned to answer, not to write sequences.
+        """
+        inputs, targets = self.val_tokens[:, 0].to(model.embedding.weight.device)
+        was_training = model.training
+        model.eval()
+        with torch.inference_mode():
+            answers = model(inputs[None])[0].argmax(-1)
+        model.train(was_training)
+        asked = targets != IGNORED
+        lines = [
+            ("reads", self.tokenizer.decode(inputs)),
+            ("wanted", self.written(targets, asked)),
+            ("answers", self.written(answers, asked)),
+        ]
+        blocks = [
+            "\n".join(f"{name:<8}{text[start : start + COLUMNS]}".rstrip() for name, text in lines)
+            for start in range(0, self.block_size, COLUMNS)
+        ]
+        return "\n\n".join(blocks)
+
+    def written(self, tokens: Tensor, asked: Tensor) -> str:
+        """The tokens where something is asked, blanks elsewhere: (T,), (T,) -> T characters."""
+        pairs = zip(tokens.tolist(), asked.tolist(), strict=True)
+        return "".join(self.tokenizer.decode([t]) if a else " " for t, a in pairs)
+
+
+class TaskBatches(EndlessBatches):
+    """Sequences drawn anew for every batch.
+
+    Args:
+        draw: draws them.
+        batch_size: sequences per batch, over all ranks.
+        seed: of the sequences.
+        first: index of the first batch.
+        rank, world_size: this process takes every world_size-th sequence of each batch.
+
+    Yields: (2, batch_size/world_size, T), inputs and targets.
+    """
+
+    def __init__(
+        self,
+        draw: Draw,
+        *,
+        batch_size: int,
+        seed: int,
+        first: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        super().__init__(first)
+        self.draw, self.batch_size, self.seed = draw, batch_size, seed
+        self.rank, self.world_size = rank, world_size
+
+    def batch(self, index: int) -> Tensor:
+        """Batch number `index`: (2, batch_size/world_size, T)."""
+        rng = np.random.default_rng((TRAINING, self.seed, index))
+        return self.draw(rng, self.batch_size)[:, self.rank :: self.world_size]
+
+
+def letters(n: int) -> str:
+    """The first n letters in the order of Unicode, A–Z and a–z before those with accents.
+
+    Raises:
+        ValueError: there are not so many.
+    """
+    letter = (chr(point) for point in range(0x10000) if is_letter(chr(point)))
+    found = "".join(islice(letter, n))
+    if len(found) < n:
+        raise ValueError(f"data.vocabulary={n} is more than the {len(found)} letters there are")
+    return found
+
+
+def is_letter(character: str) -> bool:
+    """Whether a character is a letter on its own, written from left to right."""
+    kind, direction = unicodedata.category(character), unicodedata.bidirectional(character)
+    return kind in ("Lu", "Ll", "Lo") and direction == "L"

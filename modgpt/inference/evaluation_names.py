@@ -1,0 +1,54 @@
+"""What runs are called where they stand side by side."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from modgpt.runs.folder import Run
+from modgpt.sweep.identity import job_hash
+
+
+def names_of(runs: Sequence[Run]) -> list[str]:
+    """The names of the runs' folders, or their paths where two have the same name."""
+    names = [run.path.resolve().name for run in runs]
+    return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
+
+
+def names_without_seed(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
+    """For each run what to call it together with all that differ from it in their seed alone.
+
+    Runs of the same seed are the same training again and no replicates: they keep their own names.
+    """
+    alike: dict[str, list[int]] = {}
+    for index, run in enumerate(runs):
+        alike.setdefault(hash_without_seed(run), []).append(index)
+    groups = [
+        group for group in alike.values() if len({runs[i].config.seed for i in group}) == len(group)
+    ]
+    stems = [re.sub(r"[-_]s(eed)?\d+(-.*)?$", "", names[group[0]]) for group in groups]
+    shared = list(names)
+    for group, stem in zip(groups, stems, strict=True):
+        # Where a stem would stand for others as well, the name of a run stands for its group.
+        clear = stems.count(stem) == 1 and stem not in names
+        for index in group if len(group) > 1 else ():
+            shared[index] = stem if clear else names[group[0]]
+    told = told_apart(shared)
+    return [f"{name}, {n} seeds" if (n := told.count(name)) > 1 else name for name in told]
+
+
+def hash_without_seed(run: Run) -> str:
+    """What decides a training, but for its seed."""
+    config = run.config.copy()
+    config.seed = config.data.seed = 0
+    return job_hash(config, run.result["corpus_sha256"])
+
+
+def told_apart(names: Sequence[str]) -> list[str]:
+    """The names without the words, between hyphens, that all of them begin or end with."""
+    words = [name.split("-") for name in names]
+    if len(set(names)) > 1:
+        for end in (0, -1):
+            while len({name[end] for name in words}) == 1 and min(map(len, words)) > 1:
+                words = [name[1:] if end == 0 else name[:-1] for name in words]
+    return ["-".join(name) for name in words]

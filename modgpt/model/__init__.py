@@ -1,0 +1,1 @@
+"""The modular GPT and its parts."""

@@ -1,0 +1,184 @@
+"""Gated delta rule: a recurrent state that fades, and that overwrites what a key held before."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modgpt.model.attention.base import Attention
+from modgpt.model.pos.base import Position
+from modgpt.model.state import State
+
+# Ranges of the initial decay, from Mamba-2's code: rates A, and steps Δ at x = 0.
+RATES = (1.0, 16.0)
+STEPS = (1e-3, 1e-1)
+
+
+@dataclass
+class DeltaState(State):
+    """The memory of all past tokens, in fp32: s (B,H,D,D), keys by values."""
+
+    s: Tensor
+
+
+class GatedDeltaAttention(Attention):
+    """Sₜ = αₜ(I − βₜkₜkₜᵀ)Sₜ₋₁ + βₜkₜvₜᵀ, yₜ = Sₜᵀqₜ, with k of length 1, q of length 1 times `scale`.
+
+    Source: Yang, Kautz & Hatamizadeh 2024, "Gated Delta Networks", section 3.1, whose S is the transpose
+    of ours. S maps keys to values. Linear attention only ever adds kvᵀ to it. Here a token first reads
+    what S holds under its key and then writes the difference: S ← αS, S ← S + βk(v − Sᵀk)ᵀ. So β = 1
+    replaces what the key held, β = 0 leaves it, and α < 1 lets all of S fade. Both gates are made of x,
+    one per head:
+      - βₜ = sigmoid(xₜW_β);
+      - αₜ = exp(−A·softplus(xₜW_α + b)) with A > 0, as in Mamba-2 (Dao & Gu 2024).
+    At the start A is uniform in [1, 16] and softplus(b) log-uniform in [0.001, 0.1], the defaults of
+    Mamba-2's code; W_α and W_β are drawn as the projections to q, k and v are.
+
+    Training goes by chunks (`mix_chunks`); decoding is the same with chunks of one token. Positions act
+    as follows.
+      - RoPE rotates q and k. It keeps their lengths, so it does not matter which comes first.
+      - ALiBi: its factor e^(−m) per token multiplies α.
+
+    Left out of the paper's layer (section 3.4) are the short convolution on q, k and v with the SiLU
+    behind it, and the norm and the gate of the output. QK-norm, where asked for, comes before the length
+    is taken out; what a norm with one gain for all channels (`scalenorm`) does is undone by that.
+
+    Cost per token and head: 6·D² FLOPs as a recurrence and 4·C for the gates; D² numbers of state, at
+    any length. Dropout acts on the output alone, for there are no weights to drop.
+
+    Args:
+        chunk: tokens per chunk; the work inside a chunk grows with it, the number of steps shrinks.
+        eps: added to the squared lengths of q and k.
+
+    Raises:
+        ValueError: chunk < 1.
+    """
+
+    def __init__(self, *, chunk: int = 64, eps: float = 1e-6, **base: Any) -> None:
+        super().__init__(**base)
+        if chunk < 1:
+            raise ValueError(f"attention.chunk must be at least 1, got {chunk}")
+        self.chunk, self.eps = chunk, eps
+        # One matrix for both gates, W_α above W_β. They have no bias but b.
+        self.gates = nn.Linear(self.qkv.in_features, 2 * self.n_heads, bias=False)
+        self.a_log = nn.Parameter(torch.zeros(self.n_heads))  # log A
+        self.dt_bias = nn.Parameter(torch.zeros(self.n_heads))  # b
+
+    def project(self, x: Tensor, pos: Position, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As in the base, and behind each query what its head's gates are made of: q (B,H,T,D+2)."""
+        q, k, v = super().project(x, pos, positions)
+        gates = self.gates(x).unflatten(2, (2, -1)).permute(0, 3, 1, 2)  # (B,H,T,2)
+        return torch.cat([q, gates], dim=3), k, v
+
+    def mix(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        pos: Position,
+        positions: Tensor,
+        state: State | None,
+    ) -> tuple[Tensor, State | None]:
+        dtype, length = v.dtype, v.shape[2]
+        # A state that is read, corrected and written again thousands of times loses too much in bf16.
+        with torch.autocast(q.device.type, enabled=False):
+            q, a, b = q.float().split_with_sizes([self.head_dim, 1, 1], dim=3)
+            q, k, v = self.unit(q), self.unit(k.float()), v.float()
+            q = q * (self.head_dim**-0.5 if self.scale is None else self.scale)
+            if self.n_kv_heads != self.n_heads:
+                k, v = (x.repeat_interleave(self.n_heads // self.n_kv_heads, dim=1) for x in (k, v))
+            log_alpha, beta = self.log_alpha(a, pos), b.sigmoid()  # (B,H,T,1)
+            memory = self.initial_state(q.shape[0], 0) if state is None else state
+            assert isinstance(memory, DeltaState)
+            chunk = min(self.chunk, length)
+            # Tokens of zeros fill the last chunk: with β = 0 and α = 1 they leave the state as it is.
+            parts = (
+                F.pad(x, (0, 0, 0, -length % chunk)).unflatten(2, (-1, chunk))
+                for x in (q, k, v, log_alpha, beta)
+            )
+            y, memory = mix_chunks(memory, *parts)
+        return y[:, :, :length].to(dtype), None if state is None else memory
+
+    def unit(self, x: Tensor) -> Tensor:
+        """Vectors of length 1: x / √(‖x‖² + eps)."""
+        return x * (x.square().sum(-1, keepdim=True) + self.eps).rsqrt()
+
+    def log_alpha(self, a: Tensor, pos: Position) -> Tensor:
+        """log α of a = xW_α, (B,H,T,1), and of what ALiBi adds to it."""
+        rate, bias = (x.float()[:, None, None] for x in (self.a_log.exp(), self.dt_bias))  # (H,1,1)
+        log_alpha, decay = -rate * F.softplus(a + bias), pos.log_decay()
+        return log_alpha if decay is None else log_alpha + decay.float()[:, None, None]
+
+    def initial_state(self, batch_size: int, capacity: int) -> DeltaState:
+        shape = (batch_size, self.n_heads, self.head_dim, self.head_dim)
+        return DeltaState(s=self.qkv.weight.new_zeros(shape, dtype=torch.float32))
+
+    def mixing_flops(self, length: int) -> float:
+        # Sᵀk, k(v − Sᵀk)ᵀ and Sᵀq; and the gates' projection, which the base does not know.
+        return self.n_heads * 6 * self.head_dim**2 + 2 * self.gates.weight.numel()
+
+    def state_size(self, length: int) -> int:
+        return self.n_heads * self.head_dim**2
+
+    def reset_parameters(self, std: float, residual_std: float) -> None:
+        super().reset_parameters(std, residual_std)
+        nn.init.normal_(self.gates.weight, std=std)
+        with torch.no_grad():
+            self.a_log.uniform_(*RATES).log_()
+            # log(e^Δ − 1) is what softplus makes Δ of.
+            self.dt_bias.uniform_(*map(math.log, STEPS)).exp_().expm1_().log_()
+
+
+def mix_chunks(
+    memory: DeltaState, q: Tensor, k: Tensor, v: Tensor, log_alpha: Tensor, beta: Tensor
+) -> tuple[Tensor, DeltaState]:
+    """N chunks of c tokens: q, k, v (B,H,N,c,D), gates (B,H,N,c,1) -> (B,H,N·c,D) and the memory after.
+
+    Inside a chunk that begins with S, token i writes kᵢuᵢᵀ, where uᵢ = βᵢ(vᵢ − what is read under kᵢ)
+    depends on the writes before it. With γᵢⱼ = α of tokens j+1 … i, and γᵢ of all up to i:
+
+        uᵢ = βᵢ(vᵢ − γᵢSᵀkᵢ − Σ_{j<i} γᵢⱼ(kᵢ·kⱼ)uⱼ)
+
+    So all u of a chunk solve one unit lower triangular system, whose right side is linear in S. It is
+    solved for all chunks at once with S left open; then S goes from chunk to chunk. Source: Yang et al.
+    2024, "Parallelizing Linear Transformers with the Delta Rule over Sequence Length", section 3 (the WY
+    representation), with the decay of Gated Delta Networks, section 3.3.
+    """
+    within = segment_sums(log_alpha.squeeze(-1)).exp()  # γᵢⱼ (B,H,N,c,c), zero where j > i
+    since_start = log_alpha.cumsum(-2).exp()  # γᵢ (B,H,N,c,1)
+    to_end = k * within[..., -1, :, None]  # (B,H,N,c,D)
+    # Of the system's matrix only what lies below the diagonal is read.
+    system, right = k @ k.mT * within * beta, torch.cat([v, since_start * k], dim=-1) * beta
+    solved = torch.linalg.solve_triangular(system, right, upper=False, unitriangular=True)
+    from_v, from_s = solved.chunk(2, dim=-1)  # U = from_v − from_s S
+
+    # Unbound, for the gradient of every [:, :, n] would be as large as the whole.
+    decay, keys = since_start[:, :, :, -1:], to_end.mT  # (B,H,N,1,1), (B,H,N,D,c)
+    s, starts, written = memory.s, [], []
+    for now_v, now_s, now_decay, now_keys in zip(
+        *(x.unbind(2) for x in (from_v, from_s, decay, keys)), strict=True
+    ):
+        u = now_v - now_s @ s  # (B,H,c,D)
+        starts.append(s)
+        written.append(u)
+        s = now_decay * s + now_keys @ u
+    # What came before the chunk + what was written inside it.
+    y = since_start * q @ torch.stack(starts, 2) + q @ k.mT * within @ torch.stack(written, 2)
+    return y.flatten(2, 3), DeltaState(s=s)
+
+
+def segment_sums(x: Tensor) -> Tensor:
+    """x (…,c) -> (…,c,c): xⱼ₊₁ + … + xᵢ in row i and column j, −∞ where j > i.
+
+    As in Mamba-2 (Dao & Gu 2024, listing 1) each sum is taken by itself. As the difference of two sums
+    from the start it would lose its digits behind one token that forgets nearly everything.
+    """
+    length = x.shape[-1]
+    future = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
+    terms = x.unsqueeze(-1).expand(*x.shape, length).tril(-1)  # xₗ in row l, where l > j
+    return terms.cumsum(-2).masked_fill(future, float("-inf"))

@@ -1,0 +1,79 @@
+"""One layer of the model: attention and feed-forward, each a residual branch.
+
+Legend of all shapes: B batch, T tokens, C model width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from torch import Tensor, nn
+
+from modgpt.model.attention.base import Attention
+from modgpt.model.cost import Cost, cost_of
+from modgpt.model.ffn.base import FeedForward
+from modgpt.model.pos.base import Position
+from modgpt.model.state import State
+
+
+class Block(nn.Module):
+    """One layer of two branches, attention and feed-forward, each x + norm_out(f(norm_in(x))).
+
+    Sequential (Vaswani et al. 2017): the second branch reads what the first has added. Parallel (GPT-J;
+    PaLM, Chowdhery et al. 2022, section 2): both read the same x and are added together.
+
+    Args:
+        d_model, n_heads, layer, dropout: passed on to the parts.
+        attention, ffn, norm: partials that make the parts.
+        parallel: add both branches to one x.
+        norm_at: where the norms stand: `in` (pre-norm, GPT-2), `out` (OLMo 2) or `both` (sandwich).
+
+    Raises:
+        ValueError: `norm_at` is none of these.
+    """
+
+    def __init__(
+        self,
+        *,
+        d_model: int,
+        n_heads: int,
+        layer: int,
+        dropout: float,
+        attention: Callable[..., Attention],
+        ffn: Callable[..., FeedForward],
+        norm: Callable[[int], nn.Module],
+        parallel: bool = False,
+        norm_at: Literal["in", "out", "both"] = "in",
+    ) -> None:
+        super().__init__()
+        if norm_at not in ("in", "out", "both"):
+            raise ValueError(f"block.norm_at must be in, out or both, got {norm_at!r}")
+        self.parallel = parallel
+        self.attention = attention(d_model=d_model, n_heads=n_heads, layer=layer, dropout=dropout)
+        self.ffn = ffn(d_model=d_model, layer=layer, dropout=dropout)
+
+        def norm_if(wanted: bool) -> nn.Module:
+            return norm(d_model) if wanted else nn.Identity()
+
+        self.attention_norm_in = norm_if(norm_at != "out")
+        self.attention_norm_out = norm_if(norm_at != "in")
+        self.ffn_norm_in = norm_if(norm_at != "out")
+        self.ffn_norm_out = norm_if(norm_at != "in")
+
+    def forward(
+        self, x: Tensor, pos: Position, positions: Tensor, state: State | None = None
+    ) -> tuple[Tensor, State | None, dict[str, Tensor]]:
+        """x (B,T,C) -> (B,T,C), the attention's state after x, the feed-forward's aux."""
+        mixed, state = self.attention(self.attention_norm_in(x), pos, positions, state)
+        after = x + self.attention_norm_out(mixed)
+        y, aux = self.ffn(self.ffn_norm_in(x if self.parallel else after))
+        return after + self.ffn_norm_out(y), state, aux
+
+    def reset_parameters(self, std: float, residual_std: float) -> None:
+        self.attention.reset_parameters(std, residual_std)
+        self.ffn.reset_parameters(std, residual_std)
+
+    def cost(self, length: int) -> Cost:
+        """Sum of the parts' declared costs."""
+        return sum((cost_of(part, length) for part in self.children()), Cost())

@@ -1,0 +1,98 @@
+"""What all feed-forward layers share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modgpt.model.cost import Cost, count_parameters
+
+# GELU(a) = a·Φ(a) (Hendrycks & Gimpel 2016), also in its approximation by a tanh (GPT-2); SiLU(a) =
+# a·sigmoid(a); squared ReLU (So et al. 2021, Primer).
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+    "relu_squared": lambda x: F.relu(x).square(),
+    "silu": F.silu,
+}
+
+# Builds a projection, called with (in_features, out_features, bias=…).
+LinearFactory = Callable[..., nn.Module]
+
+
+class FeedForward(nn.Module, ABC):
+    """Base of every feed-forward layer: forward(x (B,T,C)) -> (y (B,T,C), aux).
+
+    `aux` is a small dict, empty for a dense layer. Its entry `loss`, where there is one, is added to the
+    training loss; the others are logged.
+
+    Args:
+        d_model: model width C.
+        layer: index of the layer, for options that differ from layer to layer.
+        dropout: probability of dropping an element of the output.
+    """
+
+    def __init__(self, *, d_model: int, layer: int = 0, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.d_model, self.layer, self.dropout = d_model, layer, dropout
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]: ...
+
+    @abstractmethod
+    def cost(self, length: int) -> Cost:
+        """Declared cost at sequence length `length`."""
+
+    @abstractmethod
+    def reset_parameters(self, std: float, residual_std: float) -> None:
+        """Normal weights: `residual_std` for the projection back to C, `std` for the others."""
+
+
+class DenseFeedForward(FeedForward):
+    """A feed-forward every token goes through, as a layer of its own or as an expert of a mixture.
+
+    It builds its projections with `linear`, by default `torch.nn.Linear`. A mixture hands in a factory
+    of stacked projections instead, so that one module holds all experts, and passes what those need to
+    know, `groups`, through `transform`.
+    """
+
+    def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        y = self.transform(x)
+        return F.dropout(y, self.dropout) if self.training else y, {}
+
+    @abstractmethod
+    def transform(self, x: Tensor, *groups: Tensor) -> Tensor:
+        """(…,C) -> (…,C); `groups` goes to every projection untouched."""
+
+    def cost(self, length: int) -> Cost:
+        n = count_parameters(self)
+        # Every weight belongs to a projection: multiplied and added once per token.
+        weights = sum(w.numel() for n, w in self.named_parameters() if n.endswith("weight"))
+        return Cost(n, n, 2 * weights)
+
+
+def checked_hidden(hidden: int) -> int:
+    """`hidden`, or a `ValueError` when it is below 1."""
+    if hidden < 1:
+        raise ValueError(f"ffn.hidden must be at least 1, got {hidden}")
+    return hidden
+
+
+def activation_named(name: str) -> Callable[[Tensor], Tensor]:
+    """One of `ACTIVATIONS`, or a `ValueError` that lists them."""
+    if name not in ACTIVATIONS:
+        raise ValueError(f"ffn.activation must be one of {', '.join(ACTIVATIONS)}, got {name!r}")
+    return ACTIVATIONS[name]
+
+
+def init_linear(linear: nn.Module, std: float) -> None:
+    """Normal weights of standard deviation `std`, a zero bias."""
+    assert isinstance(linear.weight, Tensor)
+    nn.init.normal_(linear.weight, std=std)
+    if isinstance(linear.bias, Tensor):
+        nn.init.zeros_(linear.bias)

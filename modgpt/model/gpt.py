@@ -1,0 +1,192 @@
+"""The modular GPT: embedding, blocks of attention and feed-forward, head.
+
+Legend of all shapes: B batch, T tokens, C model width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modgpt.model.attention.base import Attention
+from modgpt.model.block import Block
+from modgpt.model.cost import Cost, cost_of, count_parameters
+from modgpt.model.ffn.base import FeedForward
+from modgpt.model.pos.base import Position
+from modgpt.model.state import ModelState, State
+
+
+class GPT(nn.Module):
+    """A decoder-only transformer composed of the parts it is given.
+
+    Args:
+        vocab_size: V.
+        d_model: width C.
+        n_layers: number of blocks.
+        n_heads: query heads per attention.
+        block_size: training window T.
+        dropout: probability, on the embeddings and at the output of every branch.
+        attention, ffn, norm, pos, block: partials that make the parts; each layer gets fresh ones.
+        embedding_norm: makes a norm of the embeddings (Bloom; Dettmers et al. 2022).
+        tied_head: the head's matrix is the embedding's (Press & Wolf 2017).
+        init_std: standard deviation of the initial weights.
+        residual_std: the same for the projections that write into the residual stream; None for
+            init_std/√(2·n_layers) (GPT-2, section 2.3), 0 to start as the identity.
+        logit_softcap: c, which makes the logits c·tanh(logits/c) and so keeps them within ±c (Gemma 2,
+            2024, section 2); None to leave them alone.
+
+    Raises:
+        ValueError: a size is below 1, dropout is not in [0, 1), or logit_softcap is not positive.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        d_model: int,
+        n_layers: int,
+        n_heads: int,
+        block_size: int,
+        dropout: float,
+        attention: Callable[..., Attention],
+        ffn: Callable[..., FeedForward],
+        norm: Callable[[int], nn.Module],
+        pos: Callable[..., Position],
+        block: Callable[..., Block],
+        embedding_norm: Callable[[int], nn.Module] = nn.Identity,
+        tied_head: bool = True,
+        init_std: float = 0.02,
+        residual_std: float | None = None,
+        logit_softcap: float | None = None,
+    ) -> None:
+        super().__init__()
+        sizes = {
+            "d_model": d_model,
+            "n_layers": n_layers,
+            "n_heads": n_heads,
+            "block_size": block_size,
+        }
+        for name, value in sizes.items():
+            if value < 1:
+                raise ValueError(f"model.{name} must be at least 1, got {value}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"model.dropout must lie in [0, 1), got {dropout}")
+        if logit_softcap is not None and logit_softcap <= 0:
+            raise ValueError(f"model.logit_softcap must be positive, got {logit_softcap}")
+        self.block_size, self.dropout, self.logit_softcap = block_size, dropout, logit_softcap
+        self.embedding = nn.Embedding(vocab_size, d_model)
+        self.embedding_norm = embedding_norm(d_model)
+        self.pos = pos(d_model=d_model, n_heads=n_heads, block_size=block_size, init_std=init_std)
+        layers = nn.ModuleList(
+            block(
+                d_model=d_model,
+                n_heads=n_heads,
+                layer=layer,
+                dropout=dropout,
+                attention=attention,
+                ffn=ffn,
+                norm=norm,
+            )
+            for layer in range(n_layers)
+        )
+        self.blocks = cast("Sequence[Block]", layers)
+        self.norm = norm(d_model)
+        self.head = nn.Linear(d_model, vocab_size, bias=False)
+        if tied_head:
+            self.head.weight = self.embedding.weight
+        if residual_std is None:
+            residual_std = init_std / math.sqrt(2 * n_layers)
+        self.reset_parameters(init_std, residual_std)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """tokens (B,T) -> logits (B,T,V)."""
+        return self.logits(self.hidden(tokens)[0])
+
+    def logits(self, x: Tensor) -> Tensor:
+        """The head: x (B,T,C) -> (B,T,V)."""
+        logits = self.head(x)
+        cap = self.logit_softcap
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def hidden(self, tokens: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Everything but the head: tokens (B,T) -> (B,T,C), aux.
+
+        Each entry of aux is stacked over the layers that report it: (layers, …).
+        """
+        x, _, aux = self.run(tokens, start=0, states=[None] * len(self.blocks))
+        names = {name for layer in aux for name in layer}
+        return x, {
+            name: torch.stack([layer[name] for layer in aux if name in layer]) for name in sorted(names)
+        }
+
+    def initial_state(self, batch_size: int, capacity: int) -> ModelState:
+        """The state before the first token, with room for `capacity` tokens."""
+        attentions = (block.attention for block in self.blocks)
+        layers = [attention.initial_state(batch_size, capacity) for attention in attentions]
+        return ModelState(length=0, layers=layers)
+
+    def decode(self, tokens: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
+        """Read T more tokens (B,T) -> logits (B,T,V) and the state after them; consumes `state`.
+
+        Raises:
+            ValueError: the tokens do not fit into the state's capacity, or lie past the last position
+                there is (pos=learned).
+        """
+        x, layers, _ = self.run(tokens, start=state.length, states=state.layers)
+        state = ModelState(length=state.length + tokens.shape[1], layers=layers)
+        return self.logits(x), state
+
+    def run(
+        self, tokens: Tensor, start: int, states: Sequence[State | None]
+    ) -> tuple[Tensor, list[State | None], list[dict[str, Tensor]]]:
+        """tokens (B,T) at positions start … start+T−1 -> (B,T,C), states and aux of each layer."""
+        end = start + tokens.shape[1]
+        if self.pos.max_length is not None and end > self.pos.max_length:
+            raise ValueError(
+                f"position {end - 1} does not exist: the table of positions ends at "
+                f"{self.pos.max_length - 1} (model.block_size={self.block_size})"
+            )
+        positions = torch.arange(start, end, device=tokens.device)
+        x = self.embedding_norm(self.pos.embed(self.embedding(tokens), positions))
+        x = F.dropout(x, self.dropout, self.training)
+        layers, auxes = [], []
+        for block, state in zip(self.blocks, states, strict=True):
+            # Compiled blocks are for whole windows: decoding has a new length at every token.
+            run = block if state is None else block.forward
+            x, state, aux = run(x, self.pos, positions, state)
+            layers.append(state)
+            auxes.append(aux)
+        return self.norm(x), layers, auxes
+
+    def compile_blocks(self, **options: Any) -> None:
+        """Compile what all layers share, the code of a block, for windows as in training.
+
+        Args:
+            options: of `torch.compile`.
+        """
+        for block in self.blocks:
+            # Anew for each shape; a training has three. For shapes that vary PyTorch 2.13 makes wrong
+            # code on a CPU (tests/model/test_compile.py notices, with attention=linear).
+            block.compile(dynamic=False, **options)
+
+    def reset_parameters(self, std: float, residual_std: float) -> None:
+        """Draw all initial weights; norms start as their own constructors leave them."""
+        nn.init.normal_(self.embedding.weight, std=std)
+        if self.head.weight is not self.embedding.weight:
+            nn.init.normal_(self.head.weight, std=std)
+        self.pos.reset_parameters(std, residual_std)
+        for block in self.blocks:
+            block.reset_parameters(std, residual_std)
+
+    def cost(self, length: int) -> Cost:
+        """Declared cost of the whole model at sequence length `length`."""
+        outside = self.pos, self.embedding_norm, self.norm
+        parts = sum((cost_of(part, length) for part in (*self.blocks, *outside)), Cost())
+        # An embedding row is looked up, not multiplied; the head is one matrix product.
+        outer = count_parameters(nn.ModuleList([self.embedding, self.head]))
+        return parts + Cost(outer, outer, 2 * self.head.weight.numel())

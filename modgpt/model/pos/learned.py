@@ -1,0 +1,30 @@
+"""A learned vector for every position."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from modgpt.model.pos.base import Position
+
+
+class LearnedPosition(Position):
+    """x + P[t], P a trained table of `block_size` rows.
+
+    Source: Gehring et al. 2017; GPT-2. Positions past the table do not exist: the model raises there,
+    and `generate` re-reads the last half of the window to go on.
+    """
+
+    relative = False
+
+    def __init__(self, **sizes: Any) -> None:
+        super().__init__(**sizes)
+        self.max_length = block_size = sizes["block_size"]
+        self.table = nn.Embedding(block_size, sizes["d_model"])
+
+    def embed(self, x: Tensor, positions: Tensor) -> Tensor:
+        return x + self.table(positions).type_as(x)
+
+    def reset_parameters(self, std: float, residual_std: float) -> None:
+        nn.init.normal_(self.table.weight, std=std)

@@ -1,0 +1,188 @@
+"""The engine `workers`: several jobs at once on this machine, each in a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerProcess
+from typing import Any
+
+import torch
+
+from modgpt.errors import UserError
+from modgpt.sweep.job import DONE, HELD, OUT_OF_MEMORY, status, work
+from modgpt.sweep.lease import held
+from modgpt.sweep.plan import Planned
+from modgpt.sweep.progress import Progress, Running, latest, record_ended
+from modgpt.sweep.settings import available_cores
+
+POLL_SECONDS = 0.5
+GRACE_SECONDS = 30.0
+
+
+@dataclass(eq=False)
+class Worker(Running):
+    """A job under way in a process; `crowded` once another one has shared its device."""
+
+    process: ForkServerProcess
+    device: int
+    crowded: bool = False
+    stopping: float | None = None
+
+
+class Workers:
+    """Keeps `n_jobs` jobs running until none is left.
+
+    Processes are forked from a server that has imported everything once. Whatever happens to one (a
+    crash, a kill, an exit) costs that job alone. A job that ran out of its device's memory beside others
+    is run again with the device for itself.
+
+    Args:
+        most: jobs there are.
+        n_jobs: jobs at once; None for one per core, or on GPUs `jobs_per_device` on each.
+        timeout: seconds a job may take; None for any number.
+        jobs_per_device: jobs at once on each GPU; None for 1. Without a GPU, `n_jobs` is what counts.
+
+    Raises:
+        UserError: a number that cannot be.
+    """
+
+    def __init__(
+        self, most: int, n_jobs: int | None, timeout: float | None, jobs_per_device: int | None
+    ) -> None:
+        for name, value in (("n_jobs", n_jobs), ("jobs_per_device", jobs_per_device)):
+            if value is not None and value < 1:
+                raise UserError(f"hydra.launcher.{name} must be at least 1, got {value}")
+        if timeout is not None and timeout <= 0:
+            raise UserError(f"hydra.launcher.timeout must be positive, got {timeout}")
+        gpus, cores = torch.cuda.device_count(), available_cores()
+        if jobs_per_device is not None and not gpus:
+            raise UserError("hydra.launcher.jobs_per_device needs a CUDA device: there is none")
+        self.devices = max(1, gpus)
+        self.has_gpus = gpus > 0
+        room = gpus * (jobs_per_device or 1) if gpus else cores
+        self.n_jobs = n_jobs or max(1, min(room, most))
+        self.threads = max(1, cores // self.n_jobs)
+        self.timeout = timeout
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(["modgpt.sweep.job"])
+        forkserver.ensure_running()  # imports while the sweep is being planned
+        self.interrupted = False
+        self.alone: deque[Planned] = deque()  # to run with a device for themselves
+
+    def run(self, jobs: Sequence[Planned], show: Callable[[Progress], None]) -> Progress:
+        """Run the jobs; returns where they ended.
+
+        Args:
+            jobs: in the order to begin them.
+            show: called twice a second, and at the end.
+        """
+        progress = Progress(waiting=deque(jobs))
+        running: list[Worker] = []
+        previous = {s: signal.signal(s, self.interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            while running or (
+                (progress.waiting or self.alone or progress.elsewhere) and not self.interrupted
+            ):
+                self.start(progress, running)
+                progress.running = [*running]
+                show(progress)
+                self.collect(progress, running)
+            progress.running = []
+            progress.waiting.extend(self.alone)  # none, unless the sweep was interrupted
+            show(progress)
+            return progress
+        finally:
+            for job in running:
+                job.process.terminate()
+            for signum, handler in previous.items():
+                signal.signal(signum, handler)
+
+    def interrupt(self, *_: Any) -> None:
+        """Ask for an end: running jobs save and stop, none is begun."""
+        self.interrupted = True
+
+    def start(self, progress: Progress, running: list[Worker]) -> None:
+        """Begin jobs while there is room; look again at those that another process holds."""
+        if self.interrupted:
+            return
+        for entry in [e for e in progress.elsewhere if not held(e.folder)]:
+            progress.elsewhere.remove(entry)
+            if status(entry.folder) == "finished":
+                progress.finished.append(entry)
+            else:
+                progress.waiting.append(entry)
+        if self.alone:  # nothing else begins, so that a device gets free
+            if not running:
+                self.begin(self.alone.popleft(), running)
+            return
+        while progress.waiting and len(running) < self.n_jobs:
+            self.begin(progress.waiting.popleft(), running)
+
+    def begin(self, entry: Planned, running: list[Worker]) -> None:
+        """Start a job where the fewest are."""
+        load = [sum(job.device == device for job in running) for device in range(self.devices)]
+        device = load.index(min(load))
+        given = device if self.has_gpus else None
+        process = self.context.Process(target=work, args=(entry.job, entry.folder, given))
+        process.start()
+        job = Worker(entry, time.monotonic(), process, device)
+        running.append(job)
+        together = [other for other in running if other.device == device]
+        for other in together:
+            other.crowded |= len(together) > 1
+
+    def collect(self, progress: Progress, running: list[Worker]) -> None:
+        """Wait a moment for jobs to end, stop those that are over their time."""
+        now = time.monotonic()
+        for job in running:
+            late = self.timeout is not None and now - job.since > self.timeout
+            if job.stopping is None and (late or self.interrupted):
+                job.process.terminate()  # saves a checkpoint and stops
+                job.stopping = now
+            elif job.stopping is not None and now - job.stopping > GRACE_SECONDS:
+                job.process.kill()
+        if not running:
+            time.sleep(POLL_SECONDS)  # others hold what is left
+        wait([job.process.sentinel for job in running], timeout=POLL_SECONDS)
+        for job in [job for job in running if not job.process.is_alive()]:
+            running.remove(job)
+            job.process.join()
+            self.sort(progress, job)
+
+    def sort(self, progress: Progress, job: Worker) -> None:
+        """Put an ended job where it belongs by how it ended."""
+        entry, code = job.entry, job.process.exitcode
+        if code == DONE:
+            progress.finished.append(entry)
+        elif code == HELD:
+            progress.elsewhere.append(entry)
+        elif self.interrupted and job.stopping is not None:
+            if latest(entry).get("status") == "failed":  # perhaps only for being stopped
+                record_ended(entry, "interrupted", self.reason(job, code))
+            progress.waiting.append(entry)  # for the next start of the sweep
+        elif code == OUT_OF_MEMORY and job.crowded:
+            # Not a failure, should the sweep be stopped before the job has had its second try.
+            record_ended(entry, "interrupted", "out of memory beside other jobs")
+            self.alone.append(entry)
+        else:
+            reason = self.reason(job, code)
+            record_ended(entry, "failed", reason)
+            progress.failed.append((entry, reason))
+
+    def reason(self, job: Worker, code: int | None) -> str:
+        """Why a job failed: what it recorded itself, where it could."""
+        if job.stopping is not None and not self.interrupted:
+            return f"over its timeout of {self.timeout:g} s"
+        if code is not None and code < 0:
+            return f"killed by {signal.Signals(-code).name}"
+        record = latest(job.entry)
+        return (
+            str(record["reason"]) if record.get("status") == "failed" else f"ended with exit code {code}"
+        )

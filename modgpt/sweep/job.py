@@ -1,0 +1,111 @@
+"""One job of a sweep, wherever it runs: claim it, begin or go on, tell how it ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+# What every job needs is imported here, once, in the server that all jobs are forked from.
+import lightning  # noqa: F401
+import tensorboard  # noqa: F401
+import torch
+import torchmetrics  # noqa: F401
+
+import modgpt.training.callbacks.sample
+import modgpt.training.loggers  # noqa: F401
+from modgpt.config.compose import Job
+from modgpt.runs.record import read_result
+from modgpt.sweep.lease import Lease
+from modgpt.sweep.settings import keep_settings, proposal, with_settings
+from modgpt.training.callbacks.resuming import Interrupted
+from modgpt.training.loop import train
+
+# How a job ended, also the exit codes of a worker, for the sweep to read.
+DONE, FAILED, INTERRUPTED, HELD, OUT_OF_MEMORY = 0, 1, 3, 4, 5
+
+
+def attempt(job: Job, folder: Path, *, log: bool) -> int:
+    """Train one job in its folder, unless somebody else does or has.
+
+    Args:
+        job: as composed; threads and precision are those its sweep has decided.
+        folder: the job's, below the sweep's.
+        log: send what this process prints to the folder's `log.txt`, from here to the process's end.
+
+    Returns:
+        DONE, FAILED, INTERRUPTED, HELD (by another process) or OUT_OF_MEMORY (of its device).
+
+    Raises:
+        KeyboardInterrupt, SystemExit: before or after the training proper, in which signals are heeded
+            at the end of a step.
+    """
+    lease = Lease(folder)
+    if not lease.acquire():
+        return HELD
+    with lease:
+        if log:
+            redirect(folder / "log.txt")
+        try:
+            if status(folder) != "finished":  # by somebody else, since it was planned
+                settings = keep_settings(folder.parent, proposal(job.config))
+                train(replace(job, config=with_settings(job.config, settings)), folder)
+            return DONE
+        except Interrupted as stop:
+            print(stop, file=sys.stderr)
+            return INTERRUPTED
+        except torch.OutOfMemoryError:
+            traceback.print_exc()
+            return OUT_OF_MEMORY
+        except Exception:
+            traceback.print_exc()
+            return FAILED
+
+
+def work(job: Job, folder: Path, device: int | None = None) -> NoReturn:
+    """`attempt` as a whole process.
+
+    Args:
+        job, folder: as for `attempt`.
+        device: number of the CUDA device to use, of several.
+    """
+    # Ctrl-C reaches all processes of a terminal; the sweep passes it on as SIGTERM, once.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible_device(device)
+    try:
+        code = attempt(job, folder, log=True)
+    except BaseException:
+        traceback.print_exc()
+        code = FAILED
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Without the interpreter's tidying up: threads of libraries have made it hang or fail at the end.
+    os._exit(code)
+
+
+def visible_device(device: int) -> str:
+    """The name of the device with this number among those the user has left visible."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",")[device] if visible else str(device)
+
+
+def status(folder: Path) -> str | None:
+    """The status in a job's record, None where there is none."""
+    try:
+        record: dict[str, Any] = read_result(folder)
+    except ValueError:
+        return None
+    return record.get("status")
+
+
+def redirect(path: Path) -> None:
+    """Send everything this process prints, also below Python, to a file."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(handle, stream)
+    os.close(handle)

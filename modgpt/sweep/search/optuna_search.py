@@ -1,0 +1,156 @@
+"""A search: Optuna draws trials, an engine runs them, the study is told their losses."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
+from pathlib import Path
+
+from hydra.core.override_parser.types import Override
+from optuna import logging as optuna_logging
+from optuna.trial import FrozenTrial, Trial, TrialState
+from rich.console import Console
+from rich.table import Table
+
+from modgpt.config.compose import compose_job
+from modgpt.errors import UserError
+from modgpt.sweep.display import make_console
+from modgpt.sweep.launch import run_sweep, sweep_folder, with_match, with_name
+from modgpt.sweep.plan import Planned, plan
+from modgpt.sweep.progress import Engine, latest
+from modgpt.sweep.search.distributions import space_of
+from modgpt.sweep.search.study import SAMPLERS, Study
+from modgpt.training.summary import shown
+
+AT_ONCE = 4  # trials, where the engine does not know how many it runs
+POLL_SECONDS = 1.0
+BEST = 10  # trials in the table at the end
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to search.
+
+    Attributes:
+        n_trials: of the study, whoever has run them.
+        sampler: one of `SAMPLERS`.
+        seed: of the sampler.
+        batch: trials to draw at a time; None for as many as the engine runs at once.
+
+    Raises:
+        UserError: one of them cannot be.
+    """
+
+    n_trials: int
+    sampler: str
+    seed: int
+    batch: int | None
+
+    def __post_init__(self) -> None:
+        for name, value, least in (("n_trials", self.n_trials, 1), ("batch", self.batch, 1),
+                                   ("seed", self.seed, 0)):  # fmt: skip
+            if value is not None and value < least:
+                raise UserError(f"hydra.sweeper.{name} must be at least {least}, got {value}")
+        if self.sampler not in SAMPLERS:
+            raise UserError(
+                f"hydra.sweeper.sampler must be {' or '.join(SAMPLERS)}, got {self.sampler!r}"
+            )
+
+
+def search(
+    overrides: Sequence[Override], settings: Settings, make_engine: Callable[[int], Engine]
+) -> int:
+    """Run the trials that the study lacks.
+
+    Args:
+        overrides: parsed, the space among them.
+        settings: how to search.
+        make_engine: makes what runs the trials, for a number of them.
+
+    Returns:
+        The exit code: 0, 1 if a trial has failed, 130 if interrupted.
+
+    Raises:
+        UserError: a mistake in the space, or a space that is not the study's; nothing has been run.
+    """
+    optuna_logging.set_verbosity(optuna_logging.WARNING)
+    space = space_of(overrides)
+    space = replace(space, fixed=with_match(with_name([space.fixed])[0]))
+    probes = space.probes()
+    first = compose_job(probes[0]).config
+    sweep = sweep_folder(Path(first.sweep_dir), first.sweep_name)
+    job = plan(probes, sweep)[0].folder.name  # refuses a mistake in any value
+    engine = make_engine(settings.n_trials)
+    size = settings.batch or engine.n_jobs or AT_ONCE
+    console = make_console()
+    study = Study(sweep, space, job, settings.sampler, settings.seed, dry=first.dry_run)
+    with study:
+        if first.retry_failed:
+            study.retry()
+        announce, waiting = True, False  # the first batch's table speaks for all
+        while (trials := study.take(size, settings.n_trials)) or study.waits_for_others():
+            if not trials:
+                if not waiting:
+                    console.print("waiting for the trials of other processes")
+                waiting = True
+                time.sleep(POLL_SECONDS)
+                continue
+            numbers = ", ".join(str(trial.number) for trial in trials)
+            console.print(f"trials {numbers} of {settings.n_trials}", highlight=False)
+            ended = run_sweep(
+                [space.overrides(trial.params) for trial in trials], engine, announce=announce
+            )
+            if ended.dry:
+                return 0
+            told = [tell(study, *pair, console) for pair in zip(trials, ended.jobs, strict=True)]
+            if ended.code == 130 or not all(told):
+                return ended.code or 1  # what is open stays so, for the next start
+            announce = False
+        found = study.counted()
+    show_best(console, found, sweep)
+    return int(any(t.state == TrialState.FAIL and not t.user_attrs.get("skipped") for t in found))
+
+
+def tell(study: Study, trial: Trial, entry: Planned, console: Console) -> bool:
+    """Tell the study what has become of a trial's job; False where it has not come to an end."""
+    record = latest(entry)
+    loss = record.get("final_val_loss")
+    params = " ".join(f"{key}={value}" for key, value in trial.params.items())
+    about = {"job": entry.folder.name}
+    if record.get("status") == "finished" and loss is not None and isfinite(loss):
+        study.tell(trial, loss, about)
+        outcome = f"val/loss {loss:.4f}"
+    elif record.get("status") in ("finished", "failed", "skipped"):
+        reason = str(record.get("reason") or "no finite loss")
+        skipped = record["status"] == "skipped"
+        study.tell(trial, None, about | {"reason": reason, "skipped": skipped})
+        outcome = f"{'SKIPPED' if skipped else 'FAILED'}: {reason}"
+    else:
+        return False
+    line = f"trial {trial.number}  {outcome}  {params}"
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return True
+
+
+def show_best(console: Console, trials: Sequence[FrozenTrial], sweep: Path) -> None:
+    """The trials with the lowest losses, and where all are."""
+    complete = sorted(
+        (t for t in trials if t.state == TrialState.COMPLETE), key=lambda t: (t.value, t.number)
+    )
+    table = Table(title="best trials", header_style="bold")
+    table.add_column("trial", justify="right")
+    table.add_column("val/loss", justify="right")
+    keys = list(dict.fromkeys(key for trial in complete for key in trial.params))
+    for key in keys:
+        table.add_column(key, overflow="fold")
+    for trial in complete[:BEST]:
+        values = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in map(trial.params.get, keys)]
+        table.add_row(str(trial.number), f"{trial.value:.4f}", *values)
+    if complete:
+        console.print(table)
+    failed = sum(trial.state == TrialState.FAIL for trial in trials)
+    console.print(
+        f"{len(complete)} trials complete, {failed} failed, in {shown(sweep)}", highlight=False
+    )

@@ -1,0 +1,1 @@
+"""One training, from a prepared job to its result."""

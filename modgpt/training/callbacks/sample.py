@@ -1,0 +1,44 @@
+"""A sample of text at every validation."""
+
+from __future__ import annotations
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from modgpt.training.lit_module import LitGPT
+
+
+class Sample(Callback):
+    """Logs generated text to TensorBoard after each validation, always with the same random numbers.
+
+    They come from a generator of its own, so that looking does not change the training.
+
+    Args:
+        length: characters.
+        prompt: text to continue.
+        temperature: as for `modgpt.generate`.
+        seed: of the generator.
+    """
+
+    def __init__(
+        self, length: int = 200, prompt: str = "", temperature: float = 0.8, seed: int = 1
+    ) -> None:
+        self.length, self.prompt = length, prompt
+        self.temperature, self.seed = temperature, seed
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: LitGPT) -> None:
+        if not trainer.is_global_zero:
+            return
+        text = pl_module.data.sample(
+            pl_module.model,
+            self.prompt,
+            max_new_tokens=self.length,
+            temperature=self.temperature,
+            seed=self.seed,
+        )
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                # Four spaces make it verbatim in TensorBoard's Markdown.
+                verbatim = "".join(f"    {line}\n" for line in text.splitlines())
+                logger.experiment.add_text("sample", verbatim, trainer.global_step)

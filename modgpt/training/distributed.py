@@ -1,0 +1,42 @@
+"""Training on several devices: one process each, the first of which starts the others.
+
+Lightning starts the script again for every further device, with the command line of the first. Inside a
+sweep that line would be the whole sweep; so it is replaced by the job's own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from omegaconf import DictConfig
+
+from modgpt.config.compose import ROOT, Job, assignment
+
+
+def is_leader() -> bool:
+    """Whether this process writes the run's files: the only one, or the first of several."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def tell_followers(job: Job, cfg: DictConfig, folder: Path) -> None:
+    """Set the command line that Lightning hands to the processes of the other devices.
+
+    Args:
+        job: as composed.
+        cfg: settled; threads, precision and compiling have been decided here for all.
+        folder: the run's.
+    """
+    sys.argv = [
+        str(ROOT / "scripts" / "train.py"),
+        *job.overrides,
+        assignment("job_folder", folder),
+        f"threads={cfg.threads}",
+        f"trainer.precision={cfg.trainer.precision}",
+        f"compile={cfg.compile}",
+        "hydra.mode=RUN",
+    ]
+    # Lightning would divide the cores anew, and other threads are other sums.
+    os.environ["OMP_NUM_THREADS"] = str(cfg.threads)

@@ -1,0 +1,121 @@
+"""Lightning's loggers, writing directly into a run's folder and going on where a run is resumed."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData  # type: ignore[attr-defined]
+from torch.utils.tensorboard.summary import hparams
+
+from modgpt.config.compose import PARTS, RUN_KEYS, groups
+from modgpt.runs.files import replaced
+
+NAMED_BY = {*PARTS, "seed"} - {"block"}
+
+
+class RunTensorBoardLogger(TensorBoardLogger):
+    """Event files in the run's folder itself, so that TensorBoard names the run by its folder.
+
+    Args:
+        save_dir: the run's folder.
+        resume_step: steps done when the run is resumed; what was logged later is hidden.
+    """
+
+    def __init__(self, *, save_dir: str, resume_step: int | None = None) -> None:
+        purge = None if resume_step is None else resume_step + 1
+        super().__init__(save_dir, name="", version="", default_hp_metric=False, purge_step=purge)
+
+    @rank_zero_only
+    def log_hyperparams(
+        self, params: dict[str, Any], metrics: dict[str, float] | None = None, step: int | None = None
+    ) -> None:
+        """A row of the HParams page, and its columns, which TensorBoard takes from any one run for all.
+
+        So each run declares every group, also one it has no choice in. TensorBoard shows five columns
+        until asked for more, first those that are said to differ: what runs are named by.
+        """
+        if not metrics:
+            return
+        self.log_metrics(metrics, step)
+        everything = dict.fromkeys(set(groups()).difference(RUN_KEYS), "") | params
+        columns, _, _ = hparams(everything, metrics)
+        _, start, end = hparams(params, metrics)
+        plugin = columns.value[0].metadata.plugin_data
+        content = HParamsPluginData.FromString(plugin.content)
+        for info in content.experiment.hparam_infos:
+            info.differs = info.name in NAMED_BY
+        plugin.content = content.SerializeToString()
+        writer = self.experiment._get_file_writer()
+        for summary in (columns, start, end):
+            writer.add_summary(summary, step)
+
+    def save(self) -> None:
+        """Flush; the run has a `config.yaml` of its own, so no `hparams.yaml` is written."""
+        self.experiment.flush()
+
+
+class _AppendingWriter(ExperimentWriter):
+    """Lightning's writer, which would delete the metrics of an earlier start."""
+
+    def _check_log_dir_exists(self) -> None:
+        path = Path(self.metrics_file_path)
+        if path.exists():
+            with path.open(newline="") as file:
+                self.metrics_keys = csv.DictReader(file).fieldnames or []  # type: ignore[assignment]
+
+
+class RunCSVLogger(CSVLogger):
+    """`metrics.csv` in the run's folder.
+
+    Args:
+        save_dir: the run's folder.
+        resume_step: steps done when the run is resumed; rows logged later are dropped.
+    """
+
+    def __init__(self, *, save_dir: str, resume_step: int | None = None) -> None:
+        # Each row is written at once, so that a killed run keeps its metrics.
+        super().__init__(save_dir, name="", version="", flush_logs_every_n_steps=1)
+        self.validated: set[int] = set()
+        path = Path(save_dir) / ExperimentWriter.NAME_METRICS_FILE
+        if resume_step is not None and path.exists():
+            kept = drop_rows_after(path, resume_step)
+            self.validated = {int(row["step"]) for row in kept if row.get("val/loss")}
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:  # type: ignore[override]
+        """Write a row; not a second one for a validation that a killed start had logged already."""
+        if "val/loss" not in metrics or step not in self.validated:
+            super().log_metrics(metrics, step)
+
+    @property
+    def experiment(self) -> Any:
+        if self._experiment is None:
+            self._experiment = _AppendingWriter(log_dir=self.log_dir)
+        return self._experiment
+
+    def log_hyperparams(self, params: Any = None) -> None:
+        """Nothing: the run has a `config.yaml` of its own."""
+
+    def save(self) -> None:
+        self.experiment.save()
+
+
+def drop_rows_after(path: Path, step: int) -> list[dict[str, str]]:
+    """Drop the rows of a metrics file whose step is larger than `step`, in one atomic replacement.
+
+    Returns:
+        The rows that stay.
+    """
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        header, rows = reader.fieldnames or [], [r for r in reader if int(r["step"] or 0) <= step]
+    with replaced(path) as beside, beside.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=header)
+        writer.writeheader()
+        writer.writerows(rows)
+    return rows

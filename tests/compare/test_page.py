@@ -1,0 +1,154 @@
+"""The report as a file: complete, self-contained, and safe whatever the runs are called."""
+
+from __future__ import annotations
+
+import json
+import re
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from modgpt.compare.comparison import compare
+from modgpt.compare.load import LOSS
+from modgpt.compare.report.page import as_json
+from tests.compare.synthetic import (
+    DEFAULT,
+    EFFECTS,
+    OPTIONS,
+    grid,
+    losses,
+    one_at_a_time,
+    write_run,
+    write_skipped,
+    write_sweep,
+)
+
+EVIL = "<script>document.title='broken'</script>"
+
+
+def page(*folders: Path) -> str:
+    """The report of some folders, without Plotly's own code."""
+    text = compare(list(folders), console=Console(quiet=True)).read_text(encoding="utf-8")
+    return re.sub(
+        r"<script>/\*\*\n\* plotly.js.*?</script>", "<script>PLOTLY</script>", text, flags=re.S
+    )
+
+
+def data_of(text: str) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
+    assert found
+    return json.loads(found[1])
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sweep")
+    cells = grid({"attention": OPTIONS["attention"], "ffn": OPTIONS["ffn"]})
+    write_sweep(folder, losses(cells), curves=True)
+    write_run(folder, DEFAULT, 9, None, status="failed", reason=f"Error: {EVIL} & 'more'", curves=True)
+    write_skipped(folder, DEFAULT | {"attention": "linear"}, 9, "does not fit")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def text(sweep: Path) -> str:
+    return page(sweep)
+
+
+def test_nothing_is_loaded_from_elsewhere(sweep: Path, text: str) -> None:
+    assert "<script>PLOTLY</script>" in text
+    assert not re.search(r"(?:src|href)\s*=\s*[\"']?(?:https?:)?//", text)
+    assert "@import" not in text and "url(" not in text and "http" not in text.replace("http-equiv", "")
+    assert (sweep / "report.html").read_text().count("* plotly.js v") == 1
+
+
+def test_the_head_says_what_was_run_and_what_it_can_tell(text: str) -> None:
+    counts = ("<b>27</b> FINISHED", "<b>1</b> FAILED", "<b>1</b> SKIPPED")
+    sentences = ("Noise floor", "Sizes:", "attention (3), ffn (3)", "The grid is complete")
+    for words in (*counts, *sentences, "1 failed job is missing"):
+        assert words in text
+
+
+def test_there_is_a_row_per_job_and_the_reasons_of_those_that_did_not_finish(text: str) -> None:
+    table = text.split('<table id="table"')[1].split("</table>")[0]
+    assert table.count("<tr>") == 1 + 29
+    failures = text.split('<h2 id="failures">')[1]
+    assert "does not fit" in failures and "Error:" in failures
+
+
+def test_what_runs_are_called_cannot_run(tmp_path: Path) -> None:
+    for seed, loss in ((1, 1.7), (2, 1.8)):
+        made = write_run(tmp_path, DEFAULT | {"pos": EVIL}, 1, loss) if seed == 1 else None
+        write_run(tmp_path, DEFAULT, seed, loss, reason=EVIL, device=EVIL, match=EVIL)
+        assert made is None or made.exists()
+    text = page(tmp_path)
+    assert EVIL not in text and "&lt;script&gt;" in text
+    assert text.count("<script") == 3 and text.count("</script") == 3
+    assert EVIL in json.dumps(data_of(text), ensure_ascii=False)  # and nothing is lost
+
+
+def test_json_in_a_script_element_stays_json() -> None:
+    value = {"a": ["</script><!--", "\u2028", float("nan"), 1.0, None, "ü & <b>"]}
+    text = as_json(value)
+    assert not set("<>&\u2028") & set(text)
+    assert json.loads(text) == {"a": ["</script><!--", "\u2028", None, 1, None, "ü & <b>"]}
+
+
+def test_the_data_of_the_plots_are_those_of_the_runs(sweep: Path, text: str) -> None:
+    data = data_of(text)
+    assert len(data["runs"]) == 29
+    for run in data["runs"]:
+        record = json.loads((sweep / run["name"] / "result.json").read_text())
+        assert run["loss"] == (record[LOSS] if record["status"] == "finished" else None)
+        assert (run["load"] is not None) == (
+            run["choices"]["ffn"] == "moe" and run["status"] == "FINISHED"
+        )
+        if run["status"] == "FINISHED":
+            assert run["per_step"] == 2048 and run["speed"] == record["tokens_per_second"]
+            assert run["val"][0] == list(range(100, 701, 100))
+            assert run["val"][1][-1] == pytest.approx(record[LOSS], abs=1e-4)
+            assert run["costs"]["flops_per_token"] == record["flops_per_token"]
+    cells = {run["cell"] for run in data["runs"] if run["status"] == "FINISHED"}
+    assert cells == set(range(9))
+    failed = next(run for run in data["runs"] if run["status"] == "FAILED")
+    assert failed["cell"] is None and failed["val"][0] and failed["speed"] == 14_000
+    effects = {(e["factor"], e["option"]): e["difference"] for e in data["effects"]}
+    assert effects["attention", "linear"] == pytest.approx(EFFECTS["attention", "linear"], abs=0.01)
+
+
+def test_the_rows_of_the_table_are_in_the_order_of_the_data(text: str) -> None:
+    table = text.split('<table id="table"')[1].split("</table>")[0]
+    names = [unescape(n) for n in re.findall(r"<tr><td>(.*?)</td>", table)]
+    assert names == [run["name"] for run in data_of(text)["runs"]]
+
+
+def test_heat_maps_of_pairs_that_never_met_are_put_away(tmp_path: Path, text: str) -> None:
+    assert text.count('<table class="heat">') == 1 and "not crossed" not in text
+    single = page(write_sweep(tmp_path, losses(one_at_a_time())))
+    assert single.count('<table class="heat">') == 6 and "Pairs that were not crossed (6)" in single
+    assert "not run" in single and "No test of interactions" in single
+
+
+@pytest.mark.parametrize("runs", [1, 3])
+def test_a_single_combination_has_a_report(tmp_path: Path, runs: int) -> None:
+    text = page(write_sweep(tmp_path, losses([DEFAULT], range(runs)), curves=True))
+    assert "nothing but the seed" in text and 'id="plot-effects"' not in text
+    assert ("descriptive" in text) == (runs == 1)
+
+
+def test_nothing_finished_has_a_report_too(tmp_path: Path) -> None:
+    write_run(tmp_path, DEFAULT, 1, None, status="failed", reason="OutOfMemoryError: 3 GiB")
+    write_run(tmp_path, DEFAULT | {"ffn": "moe"}, 1, None, status="running", final_step=None)
+    text = page(tmp_path)
+    assert "nothing to compare yet" in text and "OutOfMemoryError: 3 GiB" in text
+
+
+def test_many_curves_are_thinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_sweep(tmp_path, losses([DEFAULT | {"ffn": "moe"}], range(4)), curves=True)
+    monkeypatch.setattr("modgpt.compare.report.page.MOST_POINTS", 80)
+    for run in data_of(page(tmp_path))["runs"]:
+        assert len(run["train"][0]) == 20 and run["train"][0][-1] == 700
+        assert len(run["load"]) == 8 and len(run["load"][0][0]) == 8

@@ -1,0 +1,201 @@
+"""The gated delta rule: what it remembers, replaces and forgets, and that long texts do it no harm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from modgpt import build_model, compose
+from modgpt.model.attention.gated_delta import DeltaState, GatedDeltaAttention, mix_chunks, segment_sums
+from modgpt.model.pos.base import Position
+from modgpt.training.optimizers import adamw
+from tests.model.attention.test_attention import Pair, assert_state, inputs
+from tests.reference import assert_same
+
+D = 8
+# What makes a gate 1 or 0, to the last bit.
+OPEN, SHUT = 1e4, -1e4
+
+
+def recurrence(
+    q: Tensor, k: Tensor, v: Tensor, log_alpha: Tensor, beta: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The definition, token by token in fp64: q, k, v (B,H,T,D), gates (B,H,T,1) -> (B,H,T,D), S."""
+    q, k, v, log_alpha, beta = (x.double() for x in (q, k, v, log_alpha, beta))
+    s, ys = q.new_zeros(*q.shape[:2], q.shape[3], q.shape[3]), []
+    for t in range(q.shape[2]):
+        kt, bt = k[:, :, t, :, None], beta[:, :, t, None]  # (B,H,D,1), (B,H,1,1)
+        erase = torch.eye(q.shape[3]) - bt * kt @ kt.mT
+        s = log_alpha[:, :, t, None].exp() * erase @ s + bt * kt @ v[:, :, t, None]
+        ys.append(q[:, :, t, None] @ s)
+    return torch.cat(ys, dim=2), s
+
+
+def in_chunks(*parts: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
+    """The same by `mix_chunks`."""
+    before = DeltaState(s=torch.zeros(*parts[0].shape[:2], parts[0].shape[3], parts[0].shape[3]))
+    y, after = mix_chunks(before, *(x.unflatten(2, (-1, chunk)) for x in parts))
+    return y, after.s
+
+
+def random_parts(length: int, heads: int = 3) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k of length 1 and v (2,H,T,D)."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, 2, heads, length, D, generator=generator)
+    return F.normalize(q, dim=-1), F.normalize(k, dim=-1), v
+
+
+def memory(**knobs: Any) -> GatedDeltaAttention:
+    """One head of width D whose decay is the gate's alone."""
+    return GatedDeltaAttention(d_model=D, n_heads=1, scale=1.0, **knobs)
+
+
+def mixed(
+    module: GatedDeltaAttention, q: Tensor, k: Tensor, v: Tensor, a: float, b: float | list[float]
+) -> Tensor:
+    """`mix` of q, k, v (T,D) with the gates made of a and b, for all tokens or each: (T,D)."""
+    gates = torch.stack([torch.tensor(a).expand(len(q)), torch.tensor(b).expand(len(q))], dim=1)
+    pos = Position(d_model=D, n_heads=1, block_size=8, init_std=0.02)
+    queries = torch.cat([q, gates], dim=1)[None, None]
+    y, _ = module.mix(queries, k[None, None], v[None, None], pos, torch.arange(len(q)), None)
+    return y[0, 0].detach()
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 64])
+def test_a_second_value_replaces_the_first(chunk: int) -> None:
+    """Write under D orthonormal keys, then under half of them anew; read all. A sum would mix them."""
+    keys = torch.linalg.qr(torch.randn(D, D, generator=torch.Generator().manual_seed(0)))[0]
+    values = torch.randn(D + D // 2, D, generator=torch.Generator().manual_seed(1))
+    written, reads = torch.cat([keys, keys[: D // 2]]), torch.cat([keys, keys[: D // 2]])
+    for wanted_key in range(D):
+        reads[-1] = keys[wanted_key]
+        y = mixed(memory(chunk=chunk), reads, written, values, a=SHUT, b=OPEN)
+        wanted = values[D + wanted_key] if wanted_key < D // 2 else values[wanted_key]
+        torch.testing.assert_close(y[-1], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_not_written_leaves_the_memory_alone() -> None:
+    """The first token writes with β = 1, three others under the same key with β = 0."""
+    _, k, v = (x[0, 0, :4] for x in random_parts(4))
+    keys = k[:1].expand(4, -1)
+    y = mixed(memory(), keys, keys, v, a=SHUT, b=[OPEN, SHUT, SHUT, SHUT])
+    torch.testing.assert_close(y, v[:1].expand(4, -1), rtol=1e-4, atol=1e-5)
+
+
+def test_alpha_of_zero_forgets_everything() -> None:
+    """With A = 1 and softplus(a) = 10⁴ each token is alone."""
+    q, k, v = (x[0, 0] for x in random_parts(20))
+    y = mixed(memory(chunk=8), q, k, v, a=OPEN, b=OPEN)
+    torch.testing.assert_close(y, (q * k).sum(1, keepdim=True) * v, rtol=1e-4, atol=1e-5)
+
+
+# --- chunks ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunk", range(1, 15))
+def test_chunks_of_every_size(chunk: int) -> None:
+    """Outputs and gradients, those of both gates among them, for chunks of 1 to T + 3 tokens."""
+    pair = Pair("gated_delta", "alibi", n_kv_heads=2, chunk=chunk)
+    names = {name for name, _ in pair.module.named_parameters()}
+    assert {"gates.weight", "a_log", "dt_bias"} <= names
+    pair.check(inputs(11))
+
+
+def test_pieces_that_end_inside_a_chunk() -> None:
+    pair, x = Pair("gated_delta", "rope", chunk=16), inputs(100)
+    with torch.no_grad():
+        wanted, state = pair.fast(x, pair.module.initial_state(2, 100))
+        for pieces in ([41, 1, 58], [16, 84], [1] * 100):
+            y, carried = pair.in_pieces(x, pair.module.initial_state(2, 100), pieces)
+            assert_same(y, wanted, f"output in pieces of {pieces}")
+            assert_state(carried, {"s": state.s})
+
+
+def test_segment_sums_are_those_of_a_loop() -> None:
+    """In fp32, behind a token that forgets nearly everything, differences of two sums would be off."""
+    x = -torch.rand(9, generator=torch.Generator().manual_seed(0)) / 100
+    x[3] = -1e6
+    got, since_start = segment_sums(x), x.cumsum(0)
+    assert got.shape == (9, 9)
+    for i in range(9):
+        for j in range(9):
+            wanted = x.double()[j + 1 : i + 1].sum() if i >= j else torch.tensor(float("-inf"))
+            torch.testing.assert_close(got[i, j].double(), wanted.double(), rtol=1e-5, atol=1e-7)
+    assert (since_start[8] - since_start[4] - got[8, 4]).abs() > 1e-3
+
+
+# --- long texts -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("alpha", ["one", "slow", "fast", "mixed"])
+@pytest.mark.parametrize("keys", ["random", "the same"])
+def test_thousands_of_tokens_in_fp32(keys: str, alpha: str) -> None:
+    """β near 1 throughout; with one key for all tokens the triangular system is as hard as it gets."""
+    q, k, v = random_parts(2048)
+    if keys == "the same":
+        k = k[:, :, :1].expand_as(k)
+    generator = torch.Generator().manual_seed(1)
+    beta = 0.9 + 0.1 * torch.rand(2, 3, 2048, 1, generator=generator)
+    u = torch.rand(2, 3, 2048, 1, generator=generator)
+    log_alpha = {"one": 0 * u, "slow": -1e-3 * u, "fast": -10 * u, "mixed": -(10 ** (8 * u - 4))}[alpha]
+    y, s = in_chunks(q, k, v, log_alpha, beta, chunk=64)
+    slow_y, slow_s = recurrence(q, k, v, log_alpha, beta)
+    torch.testing.assert_close(y.double(), slow_y, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(s.double(), slow_s, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("narrow", [False, True], ids=["fp32", "bf16"])
+def test_long_sequences_stay_finite(narrow: bool) -> None:
+    """Inputs up to 30 times the usual, so that gates saturate; outputs and all gradients."""
+    pair = Pair("gated_delta", "alibi")
+    x = torch.cat([inputs(1000), 30 * inputs(1000), inputs(1000)], dim=1).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+        y, _ = pair.fast(x)
+    assert y.isfinite().all()
+    y.float().square().mean().backward()
+    for name, tensor in {"x": x, **dict(pair.module.named_parameters())}.items():
+        assert tensor.grad is not None and tensor.grad.isfinite().all(), name
+        assert tensor.grad.any(), name
+
+
+def test_state_is_of_one_size_and_in_fp32() -> None:
+    pair, x = Pair("gated_delta", "rope"), inputs(300)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        _, at_once = pair.fast(x, pair.module.initial_state(2, 300))
+        _, by_token = pair.in_pieces(x, pair.module.initial_state(2, 300), [1] * 300)
+    assert at_once.s.dtype == by_token.s.dtype == torch.float32
+    assert at_once.nbytes == by_token.nbytes == pair.module.initial_state(2, 1).nbytes
+    # Both read the same rounded q, k and v; only the order of the sums differs.
+    assert_same(by_token.s, at_once.s, "state")
+
+
+# --- initial weights ------------------------------------------------------------------------------
+
+
+def test_initial_gates() -> None:
+    torch.manual_seed(0)
+    module = GatedDeltaAttention(d_model=64, n_heads=1000, head_dim=1)
+    module.reset_parameters(std=0.02, residual_std=0.005)
+    assert module.gates.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    rates, steps = module.a_log.detach().exp(), F.softplus(module.dt_bias.detach())
+    assert 1 <= rates.min() < 1.5 and 15.5 < rates.max() <= 16.001
+    assert rates.mean().item() == pytest.approx(8.5, rel=0.05), "uniform"
+    assert 0.00099 < steps.min() < 0.00105 and 0.098 < steps.max() < 0.1001
+    assert steps.log10().mean().item() == pytest.approx(-2, abs=0.05), "log-uniform"
+
+
+def test_only_the_matrix_of_the_gates_decays() -> None:
+    model = build_model(compose(["attention=gated_delta", "model.n_layers=1"]), vocab_size=5)
+    groups = adamw(model, lr=1e-3, weight_decay=0.1, beta1=0.9, beta2=0.99).param_groups
+    decayed, others = ({id(p) for p in group["params"]} for group in groups)
+    attention = model.blocks[0].attention
+    assert isinstance(attention, GatedDeltaAttention)
+    assert id(attention.gates.weight) in decayed
+    assert {id(attention.a_log), id(attention.dt_bias)} <= others

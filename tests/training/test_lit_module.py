@@ -1,0 +1,136 @@
+"""The loss that is trained, the clipping, the rate."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from modgpt.config.compose import compose_job
+from modgpt.errors import UserError
+from modgpt.training.lit_module import LitGPT
+from modgpt.training.loop import Outcome, train
+from modgpt.training.schedules import cosine
+from tests.compositions import small_model
+
+Overrides = Callable[..., list[str]]
+
+
+def sgd(model: torch.nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=1)
+
+
+def module(**choices: str) -> LitGPT:
+    return LitGPT(small_model(choices), sgd, lambda step: 1.0)
+
+
+def batch() -> torch.Tensor:
+    return torch.randint(11, (3, 9), generator=torch.Generator().manual_seed(0))
+
+
+def test_the_loss_is_cross_entropy_of_the_next_token() -> None:
+    lit = module(ffn="swiglu")
+    ids = batch()
+    loss = lit.training_step(ids, 0)
+    logits = lit.model(ids[:, :-1])
+    wanted = torch.stack(
+        [F.cross_entropy(logits[b, t], ids[b, t + 1]) for b in range(3) for t in range(8)]
+    ).mean()
+    torch.testing.assert_close(loss, wanted)
+    assert lit.latest["train/loss"] == loss
+
+
+def test_auxiliary_losses_join_the_gradient_and_not_the_loss() -> None:
+    lit = module(ffn="moe")
+    total = lit.training_step(batch(), 0)
+    with torch.no_grad():
+        _, aux = lit.model.hidden(batch()[:, :-1])
+    assert aux["loss"].shape == (2,), "one per layer"
+    assert float(total) == pytest.approx(float(lit.latest["train/loss"] + aux["loss"].sum()), rel=1e-6)
+    assert aux["loss"].sum() > 0
+    assert lit.latest["aux/balance_loss"] == pytest.approx(aux["balance_loss"].mean().item())
+    loads = [float(lit.latest[f"expert_load/{i}"]) for i in range(4)]
+    assert loads == pytest.approx(aux["expert_load"].mean(0).tolist())
+
+
+@pytest.mark.parametrize("limit", [0.01, 1e6])
+def test_clipping(limit: float) -> None:
+    lit = module()
+    lit.training_step(batch(), 0).backward()
+    before = torch.cat([p.grad.flatten() for p in lit.parameters() if p.grad is not None]).norm()
+    lit.configure_gradient_clipping(torch.optim.SGD(lit.parameters(), lr=1), limit)
+    after = torch.cat([p.grad.flatten() for p in lit.parameters() if p.grad is not None]).norm()
+    assert lit.latest["train/grad_norm"] == pytest.approx(before.item(), rel=1e-5)
+    assert after.item() == pytest.approx(min(before.item(), limit), rel=1e-4)
+
+
+def test_one_step_of_the_real_trainer_is_one_step_by_hand(overrides: Overrides) -> None:
+    """Clipping, decay groups, rate and batches at once: two steps reproduced in plain torch."""
+    arguments = overrides(
+        "trainer.max_steps=2", "schedule.warmup_steps=1", "trainer.log_every_n_steps=1",
+        "trainer.gradient_clip_val=0.5", "optimizer.lr=0.01", "trainer.accumulate_grad_batches=2",
+    )  # fmt: skip
+    outcome = train(compose_job(arguments))
+    untrained = train_nothing(outcome)
+    decayed = [p for p in untrained.parameters() if p.dim() >= 2]
+    others = [p for p in untrained.parameters() if p.dim() < 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}],
+        lr=0.01, betas=(0.9, 0.99), foreach=False,
+    )  # fmt: skip
+    windows = outcome.data.train_dataloader().dataset
+    for step in range(2):
+        for micro in range(2):
+            ids = windows.batch(2 * step + micro)  # type: ignore[attr-defined]
+            logits = untrained(ids[:, :-1])
+            (F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()) / 2).backward()
+        torch.nn.utils.clip_grad_norm_(untrained.parameters(), 0.5)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.01 * cosine(step, warmup_steps=1, max_steps=2, final=0.1)
+        optimizer.step()
+        optimizer.zero_grad()
+    trained = dict(outcome.module.model.named_parameters())
+    for name, parameter in untrained.named_parameters():
+        torch.testing.assert_close(trained[name], parameter, rtol=1e-4, atol=1e-6)
+
+
+def train_nothing(outcome: Outcome):  # type: ignore[no-untyped-def]
+    """The model as it was before the first step of that training."""
+    from lightning import seed_everything
+    from omegaconf import OmegaConf
+
+    from modgpt import build_model
+
+    seed_everything(1, verbose=False)
+    outcome.data.trainer = None
+    return build_model(OmegaConf.load(outcome.folder / "config.yaml"))  # type: ignore[arg-type]
+
+
+def test_the_logged_rate_is_the_schedule(overrides: Overrides) -> None:
+    folder: Path = train(compose_job(overrides("trainer.log_every_n_steps=1"))).folder
+    with (folder / "metrics.csv").open(newline="") as file:
+        rates = [float(row["lr"]) for row in csv.DictReader(file) if row["lr"]]
+    wanted = [1e-2 * cosine(n, warmup_steps=3, max_steps=30, final=0.1) for n in range(30)]
+    assert rates == pytest.approx(wanted)
+
+
+def test_a_soft_cap_keeps_logits_within_it() -> None:
+    plain, capped = small_model({}), small_model({}, logit_softcap=0.7)
+    ids = batch()
+    torch.testing.assert_close(capped(ids), 0.7 * torch.tanh(plain(ids) / 0.7))
+    assert plain(ids).abs().max() > 0.7 > capped(ids).abs().max()
+    logits, _ = capped.decode(ids, capped.initial_state(len(ids), 9))
+    torch.testing.assert_close(logits, capped(ids))
+    lit = LitGPT(capped, sgd, lambda step: 1.0)
+    wanted = F.cross_entropy(capped(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
+    torch.testing.assert_close(lit.training_step(ids, 0), wanted)
+
+
+@pytest.mark.parametrize("cap", [0, -1.0])
+def test_a_soft_cap_is_positive(cap: float) -> None:
+    with pytest.raises(UserError, match=f"model.logit_softcap must be positive, got {cap}"):
+        small_model({}, logit_softcap=cap)
