@@ -1,1 +1,5 @@
 """Measurements of the product itself, printed by scripts/benchmark.py."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]

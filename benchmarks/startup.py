@@ -13,8 +13,8 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
+from benchmarks import ROOT
 from benchmarks.rounds import Row
-from modgpt.config.compose import ROOT
 
 STARTED = "MODGPT_BENCHMARK_STARTED"
 

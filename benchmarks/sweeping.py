@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from hydra.utils import instantiate
 from omegaconf import open_dict
 
-from modgpt.config.compose import ROOT, compose
+from benchmarks import ROOT
+from modgpt.config.compose import compose
 from modgpt.sweep.settings import available_cores
 from modgpt.training.loop import build_module, settle
 

@@ -1,44 +1,8 @@
-"""Read a model of transformers: python scripts/import_hf.py --source FOLDER [--out FOLDER]."""
+"""The command `modgpt import` from a clone: python scripts/import_hf.py --help."""
 
-from __future__ import annotations
-
-import argparse
 import sys
-from pathlib import Path
 
-from modgpt.flags import Parser
-
-
-def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = Parser(description="Turn a folder of a model of transformers into a run.")
-    parser.add_argument("--source", required=True, type=Path, help="folder with config.json and weights")
-    parser.add_argument(
-        "--out", type=Path, help="folder to write, not there yet (default: outputs/imported/NAME)"
-    )
-    return parser.parse_args(argv)
-
-
-def main(argv: list[str] | None = None) -> int:
-    arguments = parse_arguments(argv)
-    # Only now: --help and a wrong flag need not wait for torch.
-    from modgpt.config.compose import ROOT
-    from modgpt.errors import UserError
-    from modgpt.huggingface import needed
-
-    out = arguments.out or ROOT / "outputs" / "imported" / arguments.source.resolve().name
-    try:
-        needed()
-        from modgpt.huggingface.importing import import_folder
-
-        architecture = import_folder(arguments.source, out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{out} (experiment={architecture.preset}), go on with:")
-    print(f"  python scripts/generate.py --run {out}")
-    print(f"  python scripts/train.py init_from={out} data=text data.path=FILE")
-    return 0
-
+from modgpt.commands.import_hf import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,8 +1,8 @@
-"""Train a GPT composed from config groups: python scripts/train.py [overrides]."""
+"""The command `modgpt train` from a clone: python scripts/train.py --help."""
 
 import sys
 
-from modgpt.cli import main
+from modgpt.commands.train import main
 
 if __name__ == "__main__":
     sys.exit(main())

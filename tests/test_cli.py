@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from modgpt.cli import main
-from modgpt.config.compose import ROOT
+from modgpt.commands.train import main
+from tests.checkout import ROOT
 
 COMPOSITION = [
     (["fnn=moe"], "unknown group or key 'fnn'; did you mean ffn?"),
@@ -163,7 +163,7 @@ def test_scripts_exit_with_2_and_no_traceback(arguments: list[str], text: str) -
 def test_a_wrong_composition_does_not_import_torch() -> None:
     """What makes the answer quick, without timing it."""
     code = (
-        "import sys; from modgpt.cli import main; code = main(['ffn=mo']);"
+        "import sys; from modgpt.commands.train import main; code = main(['ffn=mo']);"
         "assert 'torch' not in sys.modules; sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

@@ -5,7 +5,6 @@ Imports neither torch nor Lightning: a typo is answered at once.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -22,8 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from modgpt.errors import UserError, did_you_mean
 
-ROOT = Path(__file__).resolve().parents[2]
-CONFIG_DIR = ROOT / "configs"
+CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
 
 # The groups that make the model; a run cannot change them once it has weights.
 PARTS = ("attention", "ffn", "norm", "pos", "block")
@@ -44,10 +42,6 @@ RUN_KEYS = (
     "retry_failed",
 )
 
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))  # Hydra finds the sweeper and launcher in hydra_plugins/
-
-OmegaConf.register_new_resolver("root", lambda path: str(ROOT / path), replace=True)
 OmegaConf.register_new_resolver("fit", lambda total, size: fit(total, size), replace=True)
 
 
@@ -77,7 +71,7 @@ def options(group: str) -> list[str]:
 
 
 def compose(overrides: Sequence[str] = ()) -> DictConfig:
-    """The configuration that `scripts/train.py` would get from these overrides.
+    """The configuration that `modgpt train` would get from these overrides.
 
     Raises:
         UserError: an unknown group, option or key, or a malformed override.

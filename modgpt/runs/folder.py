@@ -118,5 +118,5 @@ def newest_finished(outputs: Path) -> Path:
         if result.get("status") == "finished":
             finished[file.parent] = str(result["finished_at"])
     if not finished:
-        raise UserError(f"no finished run below {outputs}: train one with python scripts/train.py")
+        raise UserError(f"no finished run below {outputs}: train one with modgpt train")
     return max(finished, key=lambda folder: finished[folder])

@@ -8,12 +8,14 @@ import subprocess
 import sys
 from datetime import datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from omegaconf import DictConfig
 
-from modgpt.config.compose import ROOT, RUN_KEYS, Job, parse
+import modgpt
+from modgpt.config.compose import RUN_KEYS, Job, parse
 from modgpt.model.cost import cost_of
 
 if TYPE_CHECKING:
@@ -84,16 +86,11 @@ def now() -> str:
 
 def git_revision() -> str | None:
     """Commit of the code that runs, `-dirty` where files differ from it; None outside a checkout."""
-    command = [
-        "git",
-        "-C",
-        str(ROOT),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=40",
-        "--exclude=*",
-    ]
+    checkout = Path(modgpt.__file__).parents[1]
+    if not (checkout / ".git").exists():
+        return None  # an installed package, perhaps below somebody else's checkout
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40"]
+    command += ["--exclude=*"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -13,7 +13,8 @@ from pathlib import Path
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig
 
-from modgpt.config.compose import ROOT, Job, assignment
+import modgpt
+from modgpt.config.compose import Job, assignment
 
 
 def is_leader() -> bool:
@@ -30,7 +31,7 @@ def tell_followers(job: Job, cfg: DictConfig, folder: Path) -> None:
         folder: the run's.
     """
     sys.argv = [
-        str(ROOT / "scripts" / "train.py"),
+        str(Path(modgpt.__file__).parent / "commands" / "train.py"),
         *job.overrides,
         assignment("job_folder", folder),
         f"threads={cfg.threads}",

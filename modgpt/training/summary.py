@@ -37,9 +37,7 @@ def print_summary(folder: Path, result: dict[str, Any], sample: str) -> None:
         table.add_row("speed", f"{result['tokens_per_second']:,.0f} tokens/s")
     table.add_row("wall time", f"{result['wall_seconds']:.1f} s on {result['device']}")
     table.add_row("folder", shown(folder))
-    further = Text(
-        f"tensorboard --logdir {shown(folder.parent)}\npython scripts/generate.py --run {shown(folder)}"
-    )
+    further = Text(f"tensorboard --logdir {shown(folder.parent)}\nmodgpt generate --run {shown(folder)}")
     names = " + ".join(result["choices"][part] for part in ("attention", "ffn", "norm", "pos"))
     console = Console(highlight=False, soft_wrap=not Console().is_terminal)
     console.print(

@@ -19,8 +19,9 @@ from modgpt.compare.factors import plain
 from modgpt.compare.load import LOSS, load_results, tokens_per_step
 from modgpt.compare.sentences import describe
 from modgpt.compare.statistics import analyse
-from modgpt.config.compose import ROOT, compose_job
+from modgpt.config.compose import compose_job
 from modgpt.errors import UserError
+from tests.checkout import ROOT
 from tests.compare.synthetic import (
     DEFAULT,
     STEPS,

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 import modgpt
-from modgpt.cli import with_saved_overrides
+from modgpt.commands.train import with_saved_overrides
 from modgpt.config.check import check_arguments, check_value
 from modgpt.config.compose import CONFIG_DIR, compose, compose_job, groups, options
 from modgpt.errors import UserError

@@ -19,8 +19,8 @@ import torch
 import transformers
 
 from modgpt import generate, load_run
-from modgpt.cli import main, with_saved_overrides
-from modgpt.config.compose import ROOT, compose_job
+from modgpt.commands.train import main, with_saved_overrides
+from modgpt.config.compose import compose_job
 from modgpt.data.tokenizers.char import CharTokenizer
 from modgpt.data.tokenizers.pretrained import PretrainedTokenizer
 from modgpt.data.tokenizers.saved import load_tokenizer
@@ -28,6 +28,7 @@ from modgpt.errors import UserError
 from modgpt.huggingface.export import check_same, export
 from modgpt.huggingface.importing import import_folder
 from modgpt.training.loop import Outcome, train
+from tests.checkout import ROOT
 from tests.huggingface.test_parity import SIZES, theirs
 
 Overrides = Callable[..., list[str]]

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from modgpt import generate, load_run
-from modgpt.config.compose import ROOT, compose_job
+from modgpt.config.compose import compose_job
 from modgpt.data.tokenizers.char import CharTokenizer
 from modgpt.inference.generation import no_setting_up, sample, stream, trained_context
 from modgpt.runs.folder import newest_finished
 from modgpt.training.loop import train
+from tests.checkout import ROOT
 from tests.compositions import combinations, name_of, small_model
 
 LETTERS = CharTokenizer("\nabcdefghij")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from modgpt.config.compose import ROOT
+from tests.checkout import ROOT
 
 T = TypeVar("T")
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from modgpt.config.compose import ROOT
 from modgpt.runs.checkpoint import model_weights, read_checkpoint
+from tests.checkout import ROOT
 from tests.sweep.script import finish, in_the_middle, leases, records, start, sweep, wait_for
 
 pytestmark = pytest.mark.slow  # each sweep starts the real program

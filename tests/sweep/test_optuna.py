@@ -24,8 +24,8 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState
 
 import modgpt.sweep.search.optuna_search as searching
-from modgpt.cli import main
-from modgpt.config.compose import ROOT, Job, compose_job
+from modgpt.commands.train import main
+from modgpt.config.compose import Job, compose_job
 from modgpt.errors import UserError
 from modgpt.runs.files import write_json
 from modgpt.sweep.identity import job_name
@@ -34,6 +34,7 @@ from modgpt.sweep.plan import Planned
 from modgpt.sweep.search.distributions import Space, space_of
 from modgpt.sweep.search.optuna_search import Settings, search
 from modgpt.sweep.search.study import Study
+from tests.checkout import ROOT
 from tests.sweep.script import in_the_middle, records, start, sweep, wait_for
 
 LR = "optimizer.lr=tag(log, interval(1e-3, 1e-1))"

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from modgpt.config.compose import ROOT
 from modgpt.runs.checkpoint import model_weights, read_checkpoint
 from modgpt.sweep.lease import alive
 from modgpt.sweep.requeue import over
@@ -170,7 +169,8 @@ def test_slurm_that_is_not_there(arguments: list[str], tmp_path: Path) -> None:
 
 WITHOUT_PLUGIN = """
 import pkgutil, sys
-from modgpt.cli import main
+from modgpt.commands.train import main
+from tests.checkout import ROOT
 walk = pkgutil.walk_packages
 pkgutil.walk_packages = lambda *a, **k: (m for m in walk(*a, **k) if "submitit" not in m.name)
 sys.exit(main(["-m", "hydra/launcher=submitit_slurm", "seed=1,2"]))
@@ -178,9 +178,7 @@ sys.exit(main(["-m", "hydra/launcher=submitit_slurm", "seed=1,2"]))
 
 
 def test_a_plugin_that_is_not_there() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_PLUGIN], capture_output=True, text=True, cwd=ROOT
-    )
+    done = subprocess.run([sys.executable, "-c", WITHOUT_PLUGIN], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "needs submitit: install with pip install -e '.[slurm]'" in done.stderr
 

@@ -18,11 +18,12 @@ from modgpt.compare.comparison import NEEDED
 from modgpt.compare.load import load_results
 from modgpt.compare.sentences import describe
 from modgpt.compare.statistics import analyse
-from modgpt.config.compose import ROOT, Job
+from modgpt.config.compose import Job
 from modgpt.errors import UserError
 from modgpt.runs.files import write_json
 from modgpt.sweep.launch import Ended
 from modgpt.sweep.plan import Planned
+from tests.checkout import ROOT
 from tests.sweep.script import sweep
 
 TUNE = OverridesParser.create().parse_overrides(["optimizer.lr=1,2,3"])

@@ -25,7 +25,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 import modgpt.training.loop
 from modgpt import build_model, load_run
-from modgpt.cli import main, with_saved_overrides
+from modgpt.commands.train import main, with_saved_overrides
 from modgpt.config.compose import compose_job, options
 from modgpt.data.datamodule import read_text
 from modgpt.runs.checkpoint import model_weights, read_checkpoint
@@ -181,7 +181,7 @@ def test_a_resumed_run_ends_with_the_same_bits(
 KILLED_AFTER_SAVING = """
 import os, signal, sys
 from modgpt.runs.checkpoint import AtomicCheckpointIO
-from modgpt.cli import main
+from modgpt.commands.train import main
 
 name, step, save = sys.argv[1], int(sys.argv[2]), AtomicCheckpointIO.save_checkpoint
 
@@ -425,7 +425,7 @@ def test_the_summary_is_printed(
     assert f"{result['final_val_loss']:.4f} nats" in out
     assert f"{result['parameters']:,}" in out
     for word in ("bits per character", "perplexity", "tokens/s", "wall time", "sample",
-                 "tensorboard --logdir", "generate.py --run"):  # fmt: skip
+                 "tensorboard --logdir", "modgpt generate --run"):  # fmt: skip
         assert word in out
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from modgpt import load_run
-from modgpt.cli import main
+from modgpt.commands.train import main
 from modgpt.compare.comparison import compare
 from modgpt.config.compose import options
 from modgpt.data.batch import IGNORED

@@ -30,7 +30,8 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from modgpt.config.compose import ROOT, Job
+import modgpt
+from modgpt.config.compose import Job
 from modgpt.errors import UserError
 from modgpt.sweep.engines.workers import GRACE_SECONDS
 from modgpt.sweep.job import DONE, FAILED, HELD, INTERRUPTED, OUT_OF_MEMORY, attempt, status
@@ -114,7 +115,9 @@ class RayTasks:
         self.interrupted = False
         self.stopping: float | None = None
         self.cpus, self.timeout = cpus_per_job, timeout
-        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        # A clone that is not installed is found there too.
+        package = Path(modgpt.__file__).parents[1]
+        paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {"PYTHONPATH": os.pathsep.join(paths)}
         if not self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ""  # else a job sees all that its node has
