@@ -76,10 +76,10 @@ def ours(seed: int) -> Row:
     """`experiment=sprint` as a user runs it: the whole program."""
     with tempfile.TemporaryDirectory() as folder, silent():
         job = compose_job(["experiment=sprint", f"seed={seed}", f"output_dir={folder}"])
-        result = train(job, Path(folder)).result
+        record = train(job, Path(folder)).record
     return {
         "recipe": "sprint",
         "steps": job.config.trainer.max_steps,
-        "validation loss": result["final_val_loss"],
-        "seconds": result["tokens_seen"] / result["tokens_per_second"],
+        "validation loss": record.final_val_loss,
+        "seconds": record.tokens_seen / record.tokens_per_second,
     }

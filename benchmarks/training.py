@@ -100,7 +100,7 @@ class WholeProgram:
         torch.compiler.reset()  # each turn is a program of its own
         with tempfile.TemporaryDirectory() as folder, silent():
             job = compose_job([*self.overrides, f"output_dir={folder}"])
-            return float(train(job, Path(folder)).result["tokens_per_second"])
+            return float(train(job, Path(folder)).record.tokens_per_second or 0)
 
 
 @contextlib.contextmanager

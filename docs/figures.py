@@ -40,7 +40,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from modgpt.compare.figures import STYLE
-from modgpt.config.compose import PARTS
+from modgpt.config.keys import PARTS
 
 FOLDER = Path(__file__).parent / "figures"
 

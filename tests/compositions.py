@@ -8,7 +8,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from modgpt.config.build import build_model
-from modgpt.config.compose import compose, options
+from modgpt.config.compose import compose
+from modgpt.config.search import options
 from modgpt.model.gpt import GPT
 
 # The groups whose every combination is checked.

@@ -23,7 +23,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from modgpt.config.compose import compose, options
+from modgpt.config.compose import compose
+from modgpt.config.search import options
 
 Weights = Mapping[str, Tensor]
 # Final state by the names of the fast state's fields.

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from modgpt.config.compose import PARTS
+from modgpt.config.keys import PARTS
 
 
 @dataclass

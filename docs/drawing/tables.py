@@ -16,7 +16,8 @@ from drawing.trained import (
 from drawing.untrained import VOCABULARY
 
 from modgpt.config.build import build_model
-from modgpt.config.compose import PARTS, compose
+from modgpt.config.compose import compose
+from modgpt.config.keys import PARTS
 from modgpt.model.cost import cost_of, count_parameters
 
 

@@ -1,90 +1,206 @@
-"""The command line of training: compose, train, and tell mistakes in one line."""
+"""`modgpt train`: compose, train, and tell mistakes in one line."""
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
-import re
 import signal
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 # Lets Hydra's errors reach us, instead of being printed over several lines with exit code 1.
 os.environ["HYDRA_FULL_ERROR"] = "1"
 
-import hydra
-from hydra._internal.utils import get_args_parser  # the one that hydra.main itself uses
+from hydra._internal.utils import _run_hydra, get_args_parser  # what hydra.main itself calls
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from modgpt.config.compose import (
-    CONFIG_DIR,
-    PARTS,
-    RUN_KEYS,
-    Job,
-    assignment,
-    check_overrides,
-    explain,
-    make_job,
-    parse,
-)
+from modgpt.config.compose import Job, compose_with_hydra, explain, make_job
+from modgpt.config.overrides import check_overrides, parse
+from modgpt.config.saved import job_of
+from modgpt.config.search import CONFIG_DIR, add_config_dir
+from modgpt.config.trust import trust_package
 from modgpt.errors import UserError
-from modgpt.runs.record import read_result
 
 USER_ERROR = 2
-# Overrides by which a model is composed: an experiment may choose its parts.
-MODEL_KEYS = (*PARTS, "model", "experiment")
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """What was typed: overrides, Hydra's own flags, and ours.
+
+    Attributes:
+        hydra: Hydra's reading of the arguments, for its own flags.
+        overrides: what is to be trained.
+        multirun: `-m`.
+        resolved: `--resolved`: show what would train, and stop.
+    """
+
+    hydra: argparse.Namespace
+    overrides: list[str]
+    multirun: bool
+    resolved: bool
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run `modgpt train`; returns its exit code: 0, 2 for a mistake, 128 + n for signal n."""
     logging.basicConfig(format="%(message)s")
     logging.getLogger("modgpt").setLevel(logging.INFO)
-    sys.argv[1:] = sys.argv[1:] if argv is None else argv
-    code = 0
+    arguments = sys.argv[1:] if argv is None else argv
+    if "--help" in arguments or "-h" in arguments:
+        from modgpt.commands.train_help import show_help
 
-    def run(config: DictConfig) -> None:
-        # A job tells its own mistakes: through Hydra they would come with its traceback, and the other
-        # jobs of a multirun would not run.
-        nonlocal code
-        try:
-            code = max(code, run_job(config))
-        except UserError as error:
-            code = fail(error)
-
+        return show_help([a for a in arguments if not a.startswith("-")])
     overrides: list[str] = []
     try:
-        sys.argv[1:] = with_saved_overrides(sys.argv[1:])
-        overrides = override_arguments(sys.argv[1:])
-        check_overrides(overrides)
-        hydra.main(config_path=str(CONFIG_DIR), config_name="train", version_base="1.3")(run)()
+        line = read(arguments)
+        overrides = line.overrides
+        if by_hydra(line):
+            return run_hydra(line)
+        job = job_of(overrides)
+        if line.resolved or job.config.dry_run:
+            return show(job)
+        return run_job(job)
     except UserError as error:
         return fail(error)
     except (HydraException, OmegaConfBaseException) as error:
         return fail(explain(error, overrides))
     except KeyboardInterrupt:  # before the training began, or after it was done
         return 128 + signal.SIGINT
-    return code
 
 
 def fail(error: Exception) -> int:
+    """Print a mistake; the exit code for it."""
     print(f"error: {error}", file=sys.stderr)
     return USER_ERROR
 
 
-def run_job(config: DictConfig) -> int:
+def read(arguments: list[str]) -> CommandLine:
+    """Take the command line apart, and apply what it says about where to look and whom to trust.
+
+    Raises:
+        UserError: an override is malformed or unknown, or a flag cannot be honoured.
+    """
+    ours = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    ours.add_argument("--resolved", action="store_true")
+    ours.add_argument("--trust", action="append", default=[], metavar="PACKAGE")
+    flags, rest = ours.parse_known_args(arguments)
+    # --info and --shell-completion exist for Hydra alone; both take a word that may be left out.
+    hydra = get_args_parser().parse_args(rest)
+    for name, instead in (("config_path", "--config-dir"), ("config_name", "--config-dir"),
+                          ("experimental_rerun", "resume=FOLDER")):  # fmt: skip
+        if getattr(hydra, name) is not None:
+            raise UserError(f"--{name.replace('_', '-')} is not supported: use {instead}")
+    if hydra.config_dir is not None:
+        add_config_dir(hydra.config_dir)
+        hydra.config_dir = None  # ours searches it
+    for package in flags.trust:
+        trust_package(package)
+    overrides = []
+    for text in hydra.overrides:
+        override = parse([text])[0]
+        if override.key_or_group != "hydra.searchpath":
+            overrides.append(text)
+            continue
+        listed = override.value()
+        for where in listed if isinstance(listed, list) else [listed]:
+            add_config_dir(str(getattr(where, "text", where)))
+    hydra.overrides = overrides
+    several = hydra.multirun or any(o.key_or_group == "sweep" for o in parse(overrides))
+    if not hydra.shell_completion:
+        check_overrides(overrides, multirun=several)
+    return CommandLine(hydra, overrides, hydra.multirun, flags.resolved)
+
+
+def by_hydra(line: CommandLine) -> bool:
+    """Whether Hydra's own program runs this: several jobs, or one of its flags.
+
+    Raises:
+        UserError: several jobs are to resume one run, or are to be shown.
+    """
+    flags = line.hydra
+    if flags.cfg or flags.info is not None or flags.hydra_help or flags.shell_completion:
+        return True
+    keys = {override.key_or_group for override in parse(line.overrides)}
+    if "resume" in keys:
+        if line.multirun:
+            raise UserError("resume=… goes on with one run: leave out -m. A sweep goes on by its "
+                            "sweep_name=NAME")  # fmt: skip
+        return False
+    several = line.multirun
+    if not several and ("sweep" in keys or "experiment" in keys or "hydra.mode" in keys):
+        _, several = compose_with_hydra(line.overrides)
+    if several and line.resolved:
+        raise UserError("--resolved shows one job: leave out -m and sweep=…; dry_run=true shows a sweep")
+    return several
+
+
+def run_hydra(line: CommandLine) -> int:
+    """Let Hydra's program run the sweeper, or answer one of its flags; the exit code."""
+    code = 0
+
+    def task(config: DictConfig) -> None:
+        # A job tells its own mistakes: through Hydra they would come with its traceback, and the other
+        # jobs of a multirun would not run.
+        nonlocal code
+        composed = HydraConfig.get()
+        try:
+            chosen = OmegaConf.to_container(composed.runtime.choices)
+            code = max(code, run_job(make_job(config, chosen, composed.overrides.task)))
+        except UserError as error:
+            code = fail(error)
+
+    _run_hydra(
+        args=line.hydra,
+        args_parser=get_args_parser(),
+        task_function=task,
+        config_path=str(CONFIG_DIR),
+        config_name="train",
+    )
+    return code
+
+
+def show(job: Job) -> int:
+    """Print the complete configuration of a job and what was derived; nothing is trained."""
+    from modgpt.training.prepare import prepare
+
+    ready = prepare(job)
+    print(OmegaConf.to_yaml(ready.config), end="")
+    print("# Derived from the data, the machine and match:")
+    for name, value in derived(ready).items():
+        print(f"#   {name}: {value}")
+    return 0
+
+
+def derived(ready: Any) -> dict[str, Any]:
+    """What was not in the composition, by key."""
+    values = {
+        "model.vocab_size": ready.config.model.vocab_size,
+        "threads": ready.machine.threads,
+        "trainer.precision": ready.machine.precision,
+        "compile": ready.machine.compile,
+    }
+    if ready.matched is not None:
+        values["ffn.hidden"] = f"{ready.matched.hidden} (match={ready.matched.quantity})"
+    values["parameters"] = f"{ready.cost.parameters:,} ({ready.cost.active_parameters:,} per token)"
+    values["FLOPs per token"] = f"{ready.cost.flops:,.0f} (forward)"
+    values["tokens"] = f"{ready.training_tokens:,}"
+    return values
+
+
+def run_job(job: Job) -> int:
     """Train one composed job and print its summary; the exit code."""
-    composed = HydraConfig.get()
-    chosen = OmegaConf.to_container(composed.runtime.choices)
-    job = make_job(config, chosen, composed.overrides.task)
     # Only now: what is wrong with the composition has been told without waiting for torch.
     from modgpt.training.callbacks.resuming import Interrupted
     from modgpt.training.lit_module import DivergedError
     from modgpt.training.loop import train
 
-    if config.job_folder is not None:
+    if job.config.job_folder is not None:
         return run_job_of_sweep(job)
     try:
         outcome = train(job)
@@ -96,8 +212,8 @@ def run_job(config: DictConfig) -> int:
         return 1
     from modgpt.training.summary import print_summary
 
-    sample = outcome.data.sample(outcome.module.model, max_new_tokens=200, seed=config.seed)
-    print_summary(outcome.folder, outcome.result, sample)
+    sample = outcome.data.sample(outcome.module.model, max_new_tokens=200, seed=job.config.seed)
+    print_summary(outcome.folder, outcome.record, sample)
     return 0
 
 
@@ -113,65 +229,6 @@ def run_job_of_sweep(job: Job) -> int:
     folder = Path(job.config.job_folder)
     job.config.job_folder = None  # its folder is no part of a job: all launchers run the same one
     return attempt_queued(job, folder) if is_leader() else follow(job, folder)
-
-
-def override_arguments(arguments: list[str]) -> list[str]:
-    """The overrides among the arguments of the command line; the rest are Hydra's own flags."""
-    return get_args_parser().parse_args(arguments).overrides
-
-
-def with_saved_overrides(arguments: list[str]) -> list[str]:
-    """With `resume=FOLDER`: the run's saved overrides first, then those given now.
-
-    Threads, precision and compiling were decided when the run began; to end with the same weights they
-    stay, unless given anew. With `init_from=FOLDER`: those that make its architecture and tokenizer.
-
-    Raises:
-        UserError: the folder is not one of a run.
-    """
-    given = override_arguments(arguments)
-    keys = {key_of(a): a for a in given}
-    if "resume" in keys:
-        result = read_result(Path(str(parse([keys["resume"]])[0].value())))
-        saved = [
-            f"threads={result['threads']}",
-            f"trainer.precision={result['precision']}",
-            f"compile={result.get('compiled', False)}",
-            *result["overrides"],
-        ]
-    elif "init_from" in keys:
-        saved = overrides_of_model(Path(str(parse([keys["init_from"]])[0].value())))
-    else:
-        return arguments
-    saved = {key_of(s): s for s in saved}
-    kept = [s for key, s in saved.items() if key not in keys and key not in RUN_KEYS]
-    flags = [a for a in arguments if a not in given]
-    return [*flags, *kept, *given]
-
-
-def overrides_of_model(folder: Path) -> list[str]:
-    """The overrides that compose the model of a run anew, with its tokenizer.
-
-    Raises:
-        UserError: the folder is not one of a run.
-    """
-    result = read_result(folder)
-    config = OmegaConf.load(folder / "config.yaml")
-    kept = [o for o in result["overrides"] if re.split("[.@]", key_of(o))[0] in MODEL_KEYS]
-    hidden = config.ffn.get("hidden")  # perhaps not asked for, but matched
-    return [
-        *([] if hidden is None else [f"ffn.hidden={hidden}"]),
-        *kept,
-        "match=none",
-        f"model.vocab_size={config.model.vocab_size}",
-        "tokenizer=saved",
-        assignment("tokenizer.path", (folder / "tokenizer.json").resolve()),
-    ]
-
-
-def key_of(override: str) -> str:
-    """What an override is about: its group with the package, or its key."""
-    return parse([override])[0].get_key_element().lstrip("+~")
 
 
 if __name__ == "__main__":  # the processes of further devices start here

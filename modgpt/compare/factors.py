@@ -11,7 +11,8 @@ from typing import Any
 import pandas as pd
 from omegaconf import OmegaConf
 
-from modgpt.config.compose import CONFIG_DIR, compose_job, options
+from modgpt.config.compose import compose_job
+from modgpt.config.search import CONFIG_DIR, options
 
 Recipe = tuple[dict[str, Any], dict[str, str]]  # a configuration, and the options chosen in it
 

@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 
 from modgpt.compare.factors import Factor, defaults, find_budgets, find_factors, plain, select, value_at
-from modgpt.config.compose import PARTS, RUN_KEYS
+from modgpt.config.keys import PARTS, command_keys
 from modgpt.errors import UserError
 from modgpt.sweep.design import TUNED, TUNING
 
@@ -47,7 +47,7 @@ NOT_FACTORS = {
         "dry_run",
         "retry_failed",
     ),
-    *("match", *RUN_KEYS),  # `match` has a column of its own
+    *("match", *command_keys()),  # `match` has a column of its own
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from modgpt.config.compose import PARTS
+from modgpt.config.keys import PARTS
 from modgpt.errors import UserError, as_user_errors
 from modgpt.model.gpt import GPT
 

@@ -1,7 +1,7 @@
 """Checks a configuration against the signatures of what it builds.
 
-Every node with a `_target_` is held to that constructor's own parameters: a key it does not know would
-be ignored or fail late, a number that is none would fail somewhere deep inside.
+Every node with a `_target_` is held to that constructor's own parameters: otherwise a key that the
+constructor does not know fails late, and a text in place of a number fails somewhere deep inside.
 """
 
 from __future__ import annotations
@@ -15,24 +15,9 @@ from typing import Any, Literal, Union, get_args, get_origin
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from modgpt.config.keys import KEYS
 from modgpt.errors import UserError, did_you_mean
 
-# The plain keys of train.yaml, which no constructor declares.
-TOP_TYPES = {
-    "seed": int,
-    "threads": int | None,
-    "compile": bool | None,
-    "run_name": str | None,
-    "resume": str | None,
-    "init_from": str | None,
-    "output_dir": str,
-    "sweep_dir": str,
-    "sweep_name": str | None,
-    "job_folder": str | None,
-    "match": str | None,
-    "dry_run": bool,
-    "retry_failed": bool,
-}
 _PLAIN = (int, float, bool, str, type(None))
 
 
@@ -42,8 +27,9 @@ def check_arguments(config: DictConfig) -> None:
     Raises:
         UserError: a key no constructor has, or a value of the wrong kind.
     """
-    for key, annotation in TOP_TYPES.items():
-        check_value(key, config[key], annotation)
+    for key, about in KEYS.items():
+        if about.type is not None:
+            check_value(key, config[key], about.type)
     for path, node in targets(config):
         known, open_ended = parameters(get_object(node["_target_"]))
         for key in node:

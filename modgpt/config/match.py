@@ -10,7 +10,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from modgpt.config.build import build_model
-from modgpt.config.compose import PARTS, compose
+from modgpt.config.compose import compose
+from modgpt.config.keys import PARTS
 from modgpt.errors import UserError
 from modgpt.model.cost import Cost, cost_of
 
@@ -41,30 +42,26 @@ class Matched:
 
 
 def match_size(cfg: DictConfig) -> Matched | None:
-    """Set `ffn.hidden` so that the model costs what the default parts do at the same `model` sizes.
+    """The `ffn.hidden` with which the model costs what the default parts do at the same `model` sizes.
 
-    An `ffn.hidden` that is given stays, and so does everything with `match=none`.
+    None where nothing is to be matched: with `match=none`, or where `ffn.hidden` is given.
 
     Args:
-        cfg: resolved, with the size of the vocabulary; changed in place.
-
-    Returns:
-        What was matched, None where nothing was.
+        cfg: resolved, with the size of the vocabulary.
 
     Raises:
         UserError: an unknown `match`, or no width comes within 2 % of the reference.
     """
-    wanted = cfg.match
-    if wanted in (None, "none"):
+    if cfg.match == "none":
         return None
-    if wanted not in QUANTITIES:
-        raise UserError(f"match must be {', '.join(QUANTITIES)} or none, got {wanted!r}")
+    if cfg.match not in QUANTITIES:
+        raise UserError(f"match must be {', '.join(QUANTITIES)} or none, got {cfg.match!r}")
     if "hidden" not in cfg.ffn or cfg.ffn.hidden is not None:
         return None
-    measure = QUANTITIES[wanted]
+    measure = QUANTITIES[cfg.match]
 
     def at(hidden: int) -> float:
-        return measure(cost_at(cfg, hidden))
+        return measure(cost_at(with_hidden(cfg, hidden)))
 
     reference = measure(cost_at(with_default_parts(cfg)))
     # Every cost is linear in the width: two points give the line, its crossing the width.
@@ -73,19 +70,22 @@ def match_size(cfg: DictConfig) -> Matched | None:
     value = at(hidden)
     if abs(value / reference - 1) > TOLERANCE:
         raise UserError(
-            f"match={wanted} finds no width of the feed-forward: with ffn.hidden={hidden} the model has "
-            f"{value:,.0f}, the default parts {reference:,.0f}; give ffn.hidden, or match=none"
+            f"match={cfg.match} finds no width of the feed-forward: with ffn.hidden={hidden} the model "
+            f"has {value:,.0f}, the default parts {reference:,.0f}; give ffn.hidden, or match=none"
         )
+    return Matched(cfg.match, hidden, value, reference)
+
+
+def with_hidden(cfg: DictConfig, hidden: int) -> DictConfig:
+    """The configuration with another width of the feed-forward."""
+    cfg = cfg.copy()
     cfg.ffn.hidden = hidden
-    return Matched(wanted, hidden, value, reference)
+    return cfg
 
 
-def cost_at(cfg: DictConfig, hidden: int | None = None) -> Cost:
-    """The declared cost of a configuration's model, with another width of the feed-forward."""
-    model = OmegaConf.masked_copy(cfg, ["model", *PARTS])
-    if hidden is not None:
-        model.ffn.hidden = hidden
-    return declared_cost(OmegaConf.to_yaml(model))
+def cost_at(cfg: DictConfig) -> Cost:
+    """The declared cost of a configuration's model."""
+    return declared_cost(OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, ["model", *PARTS])))
 
 
 @cache  # the jobs of a sweep have few models, each with several seeds and rates

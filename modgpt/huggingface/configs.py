@@ -11,11 +11,12 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from modgpt.config.build import build_model
-from modgpt.config.compose import PARTS, compose
+from modgpt.config.compose import compose
+from modgpt.config.keys import PARTS
+from modgpt.config.saved import CHANGEABLE, flat
 from modgpt.errors import UserError
 from modgpt.huggingface.tables import ARCHITECTURES, Architecture, Config, Converted
 from modgpt.model.gpt import GPT
-from modgpt.training.resume import CHANGEABLE, flat
 
 # What has no counterpart for it acts on the training alone, or is said by another key.
 WITHOUT_COUNTERPART = (*CHANGEABLE, "block_size", "balance_coef", "z_coef")

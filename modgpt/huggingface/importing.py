@@ -22,8 +22,9 @@ from modgpt.huggingface.tables import Architecture
 from modgpt.huggingface.weights import from_theirs
 from modgpt.model.cost import cost_of
 from modgpt.runs.checkpoint import AtomicCheckpointIO
-from modgpt.runs.files import new_folder, write_json
+from modgpt.runs.files import new_folder
 from modgpt.runs.provenance import now
+from modgpt.runs.record import RunRecord, write_record
 
 TOKENIZERS = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken")  # files that hold one
 
@@ -57,19 +58,19 @@ def import_folder(source: Path, out: Path) -> Architecture:
     theirs = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
     model.load_state_dict(from_theirs(theirs.state_dict(), model, architecture.weights))
     cost = cost_of(model, cfg.model.block_size)
-    result = {
-        "status": "imported",
-        "source": str(source.resolve()),
-        "choices": job.choices,
-        "overrides": job.overrides[:-1],
-        "seed": cfg.seed,
-        "parameters": cost.parameters,
-        "active_parameters": cost.active_parameters,
-        "vocab_size": cfg.model.vocab_size,
-        "finished_at": now(),
-        "versions": {"python": platform.python_version()}
+    record = RunRecord(
+        status="imported",
+        choices=job.choices,
+        overrides=job.overrides[:-1],
+        seed=cfg.seed,
+        source=str(source.resolve()),
+        parameters=cost.parameters,
+        active_parameters=cost.active_parameters,
+        vocab_size=cfg.model.vocab_size,
+        finished_at=now(),
+        versions={"python": platform.python_version()}
         | {p: version(p) for p in ("modgpt", "torch", "transformers")},
-    }
+    )
     content = {
         "modgpt": {"config": OmegaConf.to_container(cfg), "tokenizer": tokenizer.to_dict()},
         "state_dict": {f"model.{name}": tensor for name, tensor in model.state_dict().items()},
@@ -78,7 +79,7 @@ def import_folder(source: Path, out: Path) -> Architecture:
     with new_folder(out) as beside:
         OmegaConf.save(cfg, beside / "config.yaml")
         tokenizer.save(beside / "tokenizer.json")
-        write_json(beside / "result.json", result)
+        write_record(beside, record)
         AtomicCheckpointIO().save_checkpoint(content, beside / "checkpoints" / "last.ckpt")
     return architecture
 

@@ -195,7 +195,7 @@ def shared_split(runs: Sequence[Run]) -> Tensor:
         UserError: a run was not trained on a text, they were trained on different ones, or the text is
             not what it was.
     """
-    digests = [run.result["corpus_sha256"] for run in runs]
+    digests = [run.record.corpus_sha256 for run in runs if run.record]
     for run, digest in zip(runs, digests, strict=True):
         if digest != digests[0]:
             raise UserError(

@@ -41,7 +41,7 @@ def hash_without_seed(run: Run) -> str:
     """What decides a training, but for its seed."""
     config = run.config.copy()
     config.seed = config.data.seed = 0
-    return job_hash(config, run.result["corpus_sha256"])
+    return job_hash(config, str(run.record and run.record.corpus_sha256))
 
 
 def told_apart(names: Sequence[str]) -> list[str]:

@@ -9,21 +9,25 @@ metrics.csv      what was logged, beside TensorBoard's event file
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+import torch
+from omegaconf import DictConfig
 
 from modgpt.config.build import build_model
 from modgpt.config.compose import label
+from modgpt.config.keys import PARTS
+from modgpt.config.trust import check_foreign
 from modgpt.data.tokenizers.base import Tokenizer
 from modgpt.data.tokenizers.saved import load_tokenizer
 from modgpt.errors import UserError
 from modgpt.model.gpt import GPT
 from modgpt.runs.checkpoint import model_weights, read_checkpoint
-from modgpt.runs.record import read_result
+from modgpt.runs.record import RunRecord, read_record
 
 
 @dataclass
@@ -33,7 +37,7 @@ class Run:
     model: GPT
     tokenizer: Tokenizer
     config: DictConfig
-    result: dict[str, Any]
+    record: RunRecord | None  # None for a lone checkpoint file
     path: Path
 
 
@@ -69,38 +73,76 @@ def claim_folder(cfg: DictConfig, choices: dict[str, str]) -> Path:
     raise UserError(f"{parent} has a thousand runs named {stem}")
 
 
-def load_run(path: str | Path, checkpoint: str | None = None) -> Run:
+def load_run(path: str | Path, checkpoint: str | None = None, trust: Sequence[str] = ()) -> Run:
     """Load a run's model, on the CPU and ready to generate.
 
     Args:
         path: the run's folder, or a checkpoint file, which needs nothing beside it.
         checkpoint: `best` or `last`; None for the best there is.
+        trust: packages of yours whose classes the run may name, such as `["mypackage"]`.
 
     Raises:
         UserError: no run there, no checkpoint yet, or a file that is refused.
     """
     path = Path(path)
     if path.is_file():
-        return load_checkpoint(path, {})
-    result = read_result(path)
+        return load_checkpoint(path, None, trust)
+    record = read_record(path)
     names = ["best", "last"] if checkpoint is None else [checkpoint]
     for name in names:
         file = path / "checkpoints" / f"{name}.ckpt"
         if file.exists():
-            return load_checkpoint(file, result)
+            return load_checkpoint(file, record, trust)
     raise UserError(f"{path} has no {' or '.join(names)} checkpoint yet")
 
 
-def load_checkpoint(file: Path, result: dict[str, Any]) -> Run:
-    """The run in a single checkpoint file."""
+def load_checkpoint(file: Path, record: RunRecord | None, trust: Sequence[str] = ()) -> Run:
+    """The run in a single checkpoint file: its configuration is checked before anything is built.
+
+    Raises:
+        UserError: the file is refused, or its weights are not those of the model it describes.
+    """
     content = read_checkpoint(file)
-    config = OmegaConf.create(content["modgpt"]["config"])
-    assert isinstance(config, DictConfig)
+    described, weights = content["modgpt"], model_weights(content)
+    if not isinstance(described, dict) or not {"config", "tokenizer"} <= described.keys():
+        raise UserError(f"{file} is damaged: it does not say which model and tokenizer it holds")
+    config = check_foreign(described["config"], str(file), trust)
+    for group in (*PARTS, "model"):
+        if not isinstance(config.get(group), DictConfig):
+            raise UserError(f"{file} is damaged: its configuration has no {group}")
+    check_weights(config, weights, file)
     model = build_model(config)
-    model.load_state_dict(model_weights(content))
+    model.load_state_dict(weights)
     model.eval()
-    tokenizer = load_tokenizer(content["modgpt"]["tokenizer"])
-    return Run(model, tokenizer, config, result, file.parent.parent)
+    return Run(model, load_tokenizer(described["tokenizer"]), config, record, file.parent.parent)
+
+
+def check_weights(config: DictConfig, weights: dict[str, Any], file: Path) -> None:
+    """Refuse weights that are not those of the configuration's model, before any memory is taken.
+
+    Raises:
+        UserError: names the first weight that does not fit.
+    """
+    layers = {name.split(".")[1] for name in weights if name.startswith("blocks.")}
+    if config.model.get("n_layers") != len(layers):
+        raise UserError(
+            f"{file} is damaged: it has the weights of {len(layers)} layers, and its configuration says "
+            f"model.n_layers={config.model.get('n_layers')}"
+        )
+    for name, tensor in weights.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise UserError(f"{file} is damaged: {name[:80]} is not a tensor")
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise UserError(f"{file} is damaged: {name[:80]} claims more values than it holds")
+    with torch.device("meta"):  # shapes without memory
+        expected = {n: tuple(t.shape) for n, t in build_model(config).state_dict().items()}
+    for name in sorted(expected.keys() | weights.keys()):
+        found = tuple(weights[name].shape) if name in weights else "missing"
+        wanted = expected.get(name, "unknown")
+        if found != wanted:
+            raise UserError(
+                f"{file} is damaged: the weight {name[:80]} is {found}, and the model has it as {wanted}"
+            )
 
 
 def newest_finished(outputs: Path) -> Path:
@@ -112,11 +154,11 @@ def newest_finished(outputs: Path) -> Path:
     finished = {}
     for file in outputs.glob("**/result.json"):
         try:
-            result = read_result(file.parent)
+            record = read_record(file.parent)
         except UserError:
             continue  # not ours, or being removed
-        if result.get("status") == "finished":
-            finished[file.parent] = str(result["finished_at"])
+        if record.status == "finished":
+            finished[file.parent] = str(record.finished_at)
     if not finished:
         raise UserError(f"no finished run below {outputs}: train one with modgpt train")
     return max(finished, key=lambda folder: finished[folder])

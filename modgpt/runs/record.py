@@ -1,42 +1,160 @@
-"""`result.json`: what a run was, and what came of it."""
+"""`result.json`: what a run was, and what came of it. Written and read here alone."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from modgpt.errors import UserError
 from modgpt.runs.files import write_json
 
+FORMAT = 2  # grows when the fields change in a way that a reader must know of
+LARGEST_FILE = 10_000_000  # bytes; a record has 3,000
 
-class Record:
-    """`result.json`, rewritten atomically with every change.
+# running: a process works on it, or was killed. partial: ended well, but on part of the data or of the
+# steps. interrupted: stopped by a signal, can be resumed. diverged: the loss is no longer finite.
+# skipped: its parts do not fit together. imported: weights from elsewhere.
+Status = Literal[
+    "running", "finished", "partial", "interrupted", "failed", "diverged", "skipped", "imported"
+]
+STATUSES: tuple[str, ...] = get_args(Status)
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """All that `result.json` says. A value is null where it is not known, or not known yet.
+
+    Losses are in nats per token. Times are local, with their offset.
+    """
+
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=True)
+
+    status: Status
+    choices: dict[str, str]  # the option of every group
+    overrides: list[str]  # the command line that leads to the same run
+    seed: Count
+    format: int = FORMAT
+    reason: str | None = None  # why it is not finished
+    # What came out.
+    final_val_loss: float | None = None
+    final_val_accuracy: float | None = None  # of tasks with answers
+    final_step: Count | None = None  # the step of the final loss
+    best_val_loss: float | None = None
+    best_step: Count | None = None
+    # The model.
+    parameters: Count | None = None
+    active_parameters: Count | None = None  # that one token uses
+    match: str = "none"  # the quantity that was made equal to the default parts'
+    matched_hidden: Count | None = None  # the ffn.hidden that makes it so
+    match_reference: float | None = None  # that quantity of the default parts
+    flops_per_token: float | None = None  # forward, at length block_size; training takes three times it
+    vocab_size: Count | None = None
+    # The data.
+    corpus_sha256: str | None = None
+    tokens_per_character: float | None = None
+    tokens_seen: Count = 0
+    # The machine.
+    device: str | None = None
+    threads: Count | None = None
+    precision: str | None = None
+    compiled: bool | None = None
+    attention_backend: str | None = None
+    tokens_per_second: float | None = None
+    wall_seconds: float = 0.0
+    peak_memory_bytes: Count | None = None
+    # How it came about.
+    init_from: str | None = None
+    source: str | None = None  # of an imported model
+    started_at: str | None = None
+    finished_at: str | None = None
+    resumed_at_steps: list[Count] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+    git_revision: str | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it ended with a final loss that is a number."""
+        loss = self.final_val_loss
+        return self.status == "finished" and loss is not None and isfinite(loss)
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended without a result, and will not go on unless it is asked to."""
+        return self.status in ("failed", "diverged")
+
+
+class RecordFile:
+    """A run's record on disk, replaced atomically with every change.
 
     Args:
         folder: the run's.
-        values: what is known at the beginning.
-        write: keep the values without writing them, when False: of several processes one writes.
+        record: what is known at the beginning.
+        write: keep the record without writing it, when False: of several processes one writes.
     """
 
-    def __init__(self, folder: Path, values: dict[str, Any], write: bool = True) -> None:
-        self.path, self.values, self.write = folder / "result.json", values, write
+    def __init__(self, folder: Path, record: RunRecord, write: bool = True) -> None:
+        self.folder, self.record, self.write = folder, record, write
         self.update()
 
     def update(self, **values: Any) -> None:
-        """Set some values and write all."""
-        self.values |= values
+        """Set some fields and write all."""
+        self.record = replace(self.record, **values)
         if self.write:
-            write_json(self.path, self.values)
+            write_record(self.folder, self.record)
 
 
-def read_result(folder: Path) -> dict[str, Any]:
+def write_record(folder: Path, record: RunRecord) -> None:
+    """Replace the `result.json` of a folder."""
+    write_json(folder / "result.json", asdict(record))
+
+
+def read_record(folder: Path) -> RunRecord:
     """The record of a run.
 
     Raises:
-        UserError: the folder is not one of a run.
+        UserError: the folder is not one of a run, or the record has other fields or values than ours.
     """
+    path = folder / "result.json"
     try:
-        return json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        with path.open("rb") as file:
+            raw = file.read(LARGEST_FILE + 1)
+    except OSError as error:
         raise UserError(f"{folder} is not the folder of a run: no readable result.json") from error
+    if len(raw) > LARGEST_FILE:
+        raise UserError(f"{path} is not a record of modgpt: it is larger than {LARGEST_FILE:,} bytes")
+    try:
+        values = json.loads(raw)
+        if isinstance(values, dict) and values.get("format") != FORMAT:
+            raise UserError(
+                f"{path} has format {str(values.get('format'))[:20]}, and this version reads format "
+                f"{FORMAT}: train the run again"
+            )
+        return _reader().validate_json(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise UserError(f"{path} is damaged: {where[:80]}: {first['msg']}") from error
+    except UserError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: it is not JSON") from error
+
+
+@cache
+def _reader() -> TypeAdapter[RunRecord]:
+    return TypeAdapter(RunRecord)
+
+
+def status_of(folder: Path) -> str | None:
+    """The status in a folder's record; None where there is no readable one."""
+    try:
+        return read_record(folder).status
+    except UserError:
+        return None

@@ -36,7 +36,7 @@ def plan_table(jobs: Sequence[Planned], per_flop: float | None) -> Table:
         )
         cost = entry.cost
         numbers = [f"{cost.parameters:,}", f"{cost.active_parameters:,}", f"{cost.flops:,.0f}"]
-        hidden = f"{entry.matched.hidden:,}" if entry.matched else ""
+        hidden = f"{entry.hidden:,}" if entry.hidden else ""
         table.add_row(entry.folder.name, entry.status or "new", *numbers, hidden, estimate)
     return table
 
@@ -82,7 +82,8 @@ class Display:
         for entry, how in ended:
             if entry.folder not in self.told:
                 self.told.add(entry.folder)
-                loss = latest(entry).get("final_val_loss")
+                record = latest(entry)
+                loss = record and record.final_val_loss
                 number = f"  val/loss {loss:.4f}" if loss is not None and how == "finished" else ""
                 place = f"[{len(self.told)}/{self.total}]"
                 print(f"{place} {how}  {entry.folder.name}{number}", flush=True)
@@ -100,8 +101,8 @@ class Display:
             table.add_column(name, justify="left" if name == "running" else "right")
         for job in progress.running:
             record = latest(job.entry)
-            step, steps = record.get("final_step") or 0, job.entry.job.config.trainer.max_steps
-            loss = record.get("final_val_loss")
+            step, loss = (record.final_step or 0, record.final_val_loss) if record else (0, None)
+            steps = job.entry.job.config.trainer.max_steps
             table.add_row(
                 job.entry.folder.name,
                 f"{step}/{steps}",

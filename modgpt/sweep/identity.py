@@ -9,16 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from modgpt.config.compose import label
-
-# Keys that name, place, watch or launch a run, and leave its weights and losses as they are.
-WITHOUT = {
-    "": ("run_name", "resume", "output_dir", "threads", "compile", "sweep_dir", "sweep_name",
-         "job_folder", "dry_run", "retry_failed", "callbacks", "logger",
-         "match"),  # the width it leads to stands for it
-    "data": ("path", "data_dir"),  # the digest of the corpus stands for them
-    "trainer": ("accelerator", "devices", "enable_progress_bar", "enable_model_summary",
-                "log_every_n_steps", "num_sanity_val_steps"),
-}  # fmt: skip
+from modgpt.config.keys import KEYS, NOT_IDENTITY
 
 
 def job_hash(config: DictConfig, corpus_sha256: str) -> str:
@@ -29,9 +20,12 @@ def job_hash(config: DictConfig, corpus_sha256: str) -> str:
         corpus_sha256: digest of the text.
     """
     content: Any = OmegaConf.to_container(config, resolve=True)
-    for node, keys in WITHOUT.items():
-        for key in keys:
-            (content[node] if node else content).pop(key, None)
+    for key, about in KEYS.items():
+        if not about.identity:
+            content.pop(key, None)
+    for key in NOT_IDENTITY:
+        group, _, leaf = key.partition(".")
+        content[group].pop(leaf, None)
     text = json.dumps([content, corpus_sha256], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 

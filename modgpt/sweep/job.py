@@ -6,9 +6,8 @@ import os
 import signal
 import sys
 import traceback
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 # What every job needs is imported here, once, in the server that all jobs are forked from.
 import lightning  # noqa: F401
@@ -19,9 +18,9 @@ import torchmetrics  # noqa: F401
 import modgpt.training.callbacks.sample
 import modgpt.training.loggers  # noqa: F401
 from modgpt.config.compose import Job
-from modgpt.runs.record import read_result
+from modgpt.runs.record import status_of
 from modgpt.sweep.lease import Lease
-from modgpt.sweep.settings import keep_settings, proposal, with_settings
+from modgpt.sweep.settings import keep_settings, proposal
 from modgpt.training.callbacks.resuming import Interrupted
 from modgpt.training.loop import train
 
@@ -51,9 +50,8 @@ def attempt(job: Job, folder: Path, *, log: bool) -> int:
         if log:
             redirect(folder / "log.txt")
         try:
-            if status(folder) != "finished":  # by somebody else, since it was planned
-                settings = keep_settings(folder.parent, proposal(job.config))
-                train(replace(job, config=with_settings(job.config, settings)), folder)
+            if status_of(folder) != "finished":  # by somebody else, since it was planned
+                train(job, folder, keep_settings(folder.parent, proposal(job.config)))
             return DONE
         except Interrupted as stop:
             print(stop, file=sys.stderr)
@@ -92,15 +90,6 @@ def visible_device(device: int) -> str:
     """The name of the device with this number among those the user has left visible."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return visible.split(",")[device] if visible else str(device)
-
-
-def status(folder: Path) -> str | None:
-    """The status in a job's record, None where there is none."""
-    try:
-        record: dict[str, Any] = read_result(folder)
-    except ValueError:
-        return None
-    return record.get("status")
 
 
 def redirect(path: Path) -> None:

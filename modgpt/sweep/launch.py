@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,13 +12,17 @@ from pathlib import Path
 from hydra.core.utils import JobReturn, JobStatus
 from rich.console import Console
 
-from modgpt.config.compose import compose_job, parse
+from modgpt.config.compose import compose_job
+from modgpt.config.overrides import parse
 from modgpt.errors import UserError
 from modgpt.sweep.display import Display, make_console, plan_table, show_end
-from modgpt.sweep.plan import Planned, plan, record_skipped, seconds_per_flop
+from modgpt.sweep.plan import Planned, plan, seconds_per_flop
 from modgpt.sweep.progress import Engine, latest
 from modgpt.sweep.settings import keep_settings, proposal, read_settings
+from modgpt.training.hardware import Machine
 from modgpt.training.summary import shown
+
+FAILED = ("failed", "diverged")
 
 
 @dataclass
@@ -49,7 +54,7 @@ def run_sweep(
     Raises:
         UserError: a job is wrong; nothing has been run.
     """
-    all_overrides = [with_match(overrides) for overrides in with_name(all_overrides)]
+    all_overrides = with_name(all_overrides)
     first = compose_job(all_overrides[0]).config
     sweep = sweep_folder(Path(first.sweep_dir), first.sweep_name) / below
     settings = read_settings(sweep) or proposal(first, engine.threads)
@@ -58,18 +63,17 @@ def run_sweep(
     open_jobs = to_run(jobs, first.retry_failed)
     console = make_console()
     if announce:
-        show_plan(console, sweep, jobs, open_jobs, engine, settings["threads"])
+        show_plan(console, sweep, jobs, open_jobs, engine, settings)
         show_same_jobs(console, Path(first.sweep_dir), sweep, jobs)
     if first.dry_run:
         return Ended(0, planned, dry=True)
     if engine.threads is not None:  # else the first job's machine decides
         keep_settings(sweep, settings)
-    for entry in jobs:
-        if entry.skipped is not None:
-            record_skipped(entry)
+    if all(entry.skipped is not None for entry in jobs):
+        raise UserError(f"no job of this sweep can run: {collapsed(jobs)}")
     with Display(console, len(open_jobs)) as display:
         progress = engine.run(open_jobs, display.show)
-    failed_before = sum(e.status == "failed" and e not in open_jobs for e in jobs)
+    failed_before = sum(e.status in FAILED and e not in open_jobs for e in jobs)
     show_end(console, jobs, progress, failed_before)
     again = f"the same command with sweep_name={first.sweep_name}"
     if engine.interrupted:
@@ -88,16 +92,16 @@ def show_plan(
     jobs: Sequence[Planned],
     open_jobs: Sequence[Planned],
     engine: Engine,
-    threads: int,
+    machine: Machine,
 ) -> None:
     """What will run, with the time it may take from three measured steps."""
     fitting = [entry for entry in open_jobs if entry.cost is not None]
-    measured = seconds_per_flop(fitting[0], threads) if fitting else None
+    measured = seconds_per_flop(fitting[0], machine) if fitting else None
     per_flop = measured and measured / (engine.n_jobs or 1)
     console.print(plan_table(jobs, per_flop))
     line = f"{len(jobs)} jobs, {len(open_jobs)} to run"
     if engine.n_jobs:
-        line += f", {engine.n_jobs} at once with {threads} CPU threads each"
+        line += f", {engine.n_jobs} at once with {machine.threads} CPU threads each"
         if per_flop:
             line += f", about {sum(entry.flops for entry in open_jobs) * per_flop:,.0f} s in all"
     console.print(f"{line}, in {shown(sweep)}", highlight=False)
@@ -126,10 +130,10 @@ def job_returns(ended: Ended) -> list[JobReturn]:
     for entry in ended.jobs:
         record = latest(entry)
         done = JobReturn(overrides=entry.job.overrides, cfg=entry.job.config)
-        if record.get("status") == "finished":
-            done.status, done.return_value = JobStatus.COMPLETED, record["final_val_loss"]
+        if record is not None and record.finished:
+            done.status, done.return_value = JobStatus.COMPLETED, record.final_val_loss
         else:
-            reason = entry.skipped or record.get("reason") or "it has not run"
+            reason = entry.skipped or (record and record.reason) or "it has not run"
             done.status, done.return_value = (
                 JobStatus.FAILED,
                 UserError(f"{entry.folder.name}: {reason}"),
@@ -161,13 +165,13 @@ def sweep_folder(parent: Path, name: str) -> Path:
     return parent / name
 
 
-def with_match(overrides: Sequence[str]) -> list[str]:
-    """A job's overrides; in a sweep models are of a fair size unless it is asked for otherwise."""
-    given = any(parsed.key_or_group == "match" for parsed in parse(overrides))
-    return [*overrides, *([] if given else ["match=active_params"])]
-
-
 def to_run(jobs: Sequence[Planned], retry_failed: bool) -> list[Planned]:
     """The jobs that are neither finished nor unfit nor, unless they are to be retried, failed."""
-    closed = {"finished"} if retry_failed else {"finished", "failed"}
+    closed = {"finished", "partial"} if retry_failed else {"finished", "partial", *FAILED}
     return [entry for entry in jobs if entry.skipped is None and entry.status not in closed]
+
+
+def collapsed(jobs: Sequence[Planned]) -> str:
+    """Why jobs cannot run: each reason once, with the number of jobs it holds for."""
+    reasons = Counter(entry.skipped for entry in jobs if entry.skipped is not None)
+    return "; ".join(f"{reason} ({n} jobs)" if n > 1 else str(reason) for reason, n in reasons.items())

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
-from modgpt.runs.files import write_json
-from modgpt.runs.record import read_result
+from modgpt.errors import UserError
+from modgpt.runs.record import RunRecord, Status, read_record, write_record
 from modgpt.sweep.plan import Planned
 
 
@@ -50,20 +49,21 @@ class Engine(Protocol):
         ...
 
 
-def latest(entry: Planned) -> dict[str, Any]:
-    """The record of a running job as it stands, empty before there is one."""
+def latest(entry: Planned) -> RunRecord | None:
+    """The record of a job as it stands; None before there is a readable one."""
     try:
-        return json.loads((entry.folder / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+        return read_record(entry.folder)
+    except UserError:
+        return None
 
 
-def record_ended(entry: Planned, status: str, reason: str) -> None:
-    """Mark how a job ended that could not do so itself, killed perhaps, or saw it differently."""
-    try:
-        record = read_result(entry.folder)
-    except ValueError:
-        record = {"choices": entry.job.choices, "overrides": entry.job.overrides,
-                  "seed": entry.job.config.seed}  # fmt: skip
+def record_ended(entry: Planned, status: Status, reason: str) -> None:
+    """Mark how a job ended that could not do so itself, for example because it was killed."""
+    record = latest(entry) or RunRecord(
+        status=status,
+        choices=entry.job.choices,
+        overrides=entry.job.overrides,
+        seed=entry.job.config.seed,
+    )
     entry.folder.mkdir(parents=True, exist_ok=True)
-    write_json(entry.folder / "result.json", record | {"status": status, "reason": reason})
+    write_record(entry.folder, replace(record, status=status, reason=reason))

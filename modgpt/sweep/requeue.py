@@ -10,13 +10,13 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from modgpt.config.compose import Job
-from modgpt.sweep.job import DONE, HELD, INTERRUPTED, attempt, status
-from modgpt.sweep.settings import keep_settings, proposal, with_settings
+from modgpt.runs.record import status_of
+from modgpt.sweep.job import DONE, HELD, INTERRUPTED, attempt
+from modgpt.sweep.settings import keep_settings, proposal
 from modgpt.training.loop import train
 
 
@@ -60,11 +60,9 @@ def follow(job: Job, folder: Path) -> int:
     Those that Lightning starts are told threads and precision (see `modgpt.training.distributed`);
     those that Slurm starts decide them with the first one.
     """
-    if status(folder) != "finished":
-        if job.config.trainer.precision == "auto":
-            settings = keep_settings(folder.parent, proposal(job.config))
-            job = replace(job, config=with_settings(job.config, settings))
-        train(job, folder)
+    if status_of(folder) != "finished":
+        decided = job.config.trainer.precision != "auto"
+        train(job, folder, None if decided else keep_settings(folder.parent, proposal(job.config)))
     return 0
 
 

@@ -1,39 +1,54 @@
-"""`sweep.json`: what a sweep has decided for all its jobs, whoever runs them and whenever."""
+"""`sweep.json`: the machine settings of all jobs of a sweep, whoever runs them and whenever."""
 
 from __future__ import annotations
 
 import json
-import os
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 
+from modgpt.errors import UserError
 from modgpt.runs.files import write_json
 from modgpt.sweep.lease import locked
-from modgpt.training.hardware import best_compile, best_precision
+from modgpt.training.hardware import Machine, available_cores, best_compile, best_precision
 
 
-def read_settings(sweep: Path) -> dict[str, Any] | None:
-    """What has been decided; None before the sweep began."""
+def read_settings(sweep: Path) -> Machine | None:
+    """What has been decided; None before the sweep began.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = sweep / "sweep.json"
     try:
-        return json.loads((sweep / "sweep.json").read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
+        machine = Machine(**values)
+        kinds = int, str, bool
+        if any(type(value) is not kind for value, kind in zip(values.values(), kinds, strict=True)):
+            raise ValueError
+        return machine
     except FileNotFoundError:
         return None
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(
+            f"{path} is damaged: it holds threads, precision and compile of all jobs of the sweep; "
+            "remove it to decide them anew, or give another sweep_name"
+        ) from error
 
 
-def keep_settings(sweep: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+def keep_settings(sweep: Path, wanted: Machine) -> Machine:
     """Decide for all jobs of the sweep, unless somebody has already."""
     sweep.mkdir(parents=True, exist_ok=True)
     with locked(sweep / ".lock"):
         decided = read_settings(sweep)
         if decided is None:
-            write_json(sweep / "sweep.json", wanted)
+            write_json(sweep / "sweep.json", asdict(wanted))
         return decided or wanted
 
 
-def proposal(config: DictConfig, threads: int | None = None) -> dict[str, Any]:
-    """What a machine would decide for a sweep that has not begun.
+def proposal(config: DictConfig, threads: int | None = None) -> Machine:
+    """What this machine would decide for a sweep that has not begun.
 
     Sums depend on the number of threads, on the precision and on whether they are compiled, so a job
     that goes on must have the same, on whatever machine.
@@ -42,24 +57,9 @@ def proposal(config: DictConfig, threads: int | None = None) -> dict[str, Any]:
         config: of a job.
         threads: CPU threads of each job; None for all cores of this machine.
     """
-    return {
-        "threads": config.threads or threads or available_cores(),
-        "precision": best_precision(config.trainer.accelerator),
-        "compile": best_compile(config.trainer.accelerator),
-    }
-
-
-def with_settings(config: DictConfig, settings: dict[str, Any]) -> DictConfig:
-    """A job's configuration with what its sweep has decided and it has left open."""
-    config = config.copy()
-    config.threads = settings["threads"]
-    if config.trainer.precision == "auto":
-        config.trainer.precision = settings["precision"]
-    if config.compile is None:
-        config.compile = settings.get("compile", False)
-    return config
-
-
-def available_cores() -> int:
-    """The cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    accelerator = config.trainer.get("accelerator", "auto")
+    return Machine(
+        config.threads or threads or available_cores(),
+        best_precision(accelerator),
+        best_compile(accelerator),
+    )

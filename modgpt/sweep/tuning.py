@@ -97,8 +97,9 @@ def losses_of(
     entries, means = iter(ended.jobs), {}
     for key, listed in trials.items():
         records = [latest(next(entries)) for _ in listed]
-        done = all(record.get("status") == "finished" for record in records)
-        means[key] = statistics.fmean(r["final_val_loss"] for r in records) if done else None
+        losses = [float(r.final_val_loss or 0) for r in records if r is not None and r.finished]
+        done = len(losses) == len(records)
+        means[key] = statistics.fmean(losses) if done else None
     return means
 
 

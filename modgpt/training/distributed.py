@@ -11,10 +11,11 @@ import sys
 from pathlib import Path
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from omegaconf import DictConfig
 
 import modgpt
-from modgpt.config.compose import Job, assignment
+from modgpt.config.compose import Job
+from modgpt.config.overrides import assignment
+from modgpt.training.hardware import Machine
 
 
 def is_leader() -> bool:
@@ -22,22 +23,22 @@ def is_leader() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
-def tell_followers(job: Job, cfg: DictConfig, folder: Path) -> None:
+def tell_followers(job: Job, machine: Machine, folder: Path) -> None:
     """Set the command line that Lightning hands to the processes of the other devices.
 
     Args:
         job: as composed.
-        cfg: settled; threads, precision and compiling have been decided here for all.
+        machine: threads, precision and compiling, decided here for all.
         folder: the run's.
     """
     sys.argv = [
         str(Path(modgpt.__file__).parent / "commands" / "train.py"),
         *job.overrides,
         assignment("job_folder", folder),
-        f"threads={cfg.threads}",
-        f"trainer.precision={cfg.trainer.precision}",
-        f"compile={cfg.compile}",
+        f"threads={machine.threads}",
+        f"trainer.precision={machine.precision}",
+        f"compile={machine.compile}",
         "hydra.mode=RUN",
     ]
     # Lightning would divide the cores anew, and other threads are other sums.
-    os.environ["OMP_NUM_THREADS"] = str(cfg.threads)
+    os.environ["OMP_NUM_THREADS"] = str(machine.threads)

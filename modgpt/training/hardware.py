@@ -1,12 +1,59 @@
-"""What suits a machine, by fixed rules: what a measurement decides may differ from run to run."""
+"""Machine defaults, by fixed rules so that runs reproduce."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from omegaconf import DictConfig
+
+from modgpt.errors import UserError
+
+MOST_THREADS = 1024
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the machine decides for a training. Each changes the sums, so a resumed run keeps them."""
+
+    threads: int
+    precision: str
+    compile: bool
+
+
+def machine_for(cfg: DictConfig, decided: Machine | None = None) -> Machine:
+    """Threads, precision and compiling of a training: as configured, else as decided, else by rule.
+
+    Args:
+        cfg: a configuration.
+        decided: what a sweep has decided for all its jobs.
+    """
+    accelerator = cfg.trainer.get("accelerator", "auto")
+    precision = cfg.trainer.get("precision")
+    if precision == "auto":
+        precision = decided.precision if decided else best_precision(accelerator)
+    compiled = cfg.compile
+    if compiled is None:
+        compiled = decided.compile if decided else best_compile(accelerator)
+    threads = decided.threads if decided else cfg.threads or torch.get_num_threads()
+    return Machine(threads, str(precision), compiled)
+
+
+def check_machine(machine: Machine) -> None:
+    """Refuse what no machine can do.
+
+    Raises:
+        UserError: compiling without a compiler, or too many threads.
+    """
+    if machine.compile and not has_compiler():
+        raise UserError(
+            "compile=true needs a C++ compiler, and there is no CXX, g++ or clang++: leave it out"
+        )
+    if machine.threads > MOST_THREADS:
+        raise UserError(f"threads must be at most {MOST_THREADS}, got {machine.threads}")
 
 
 def has_cuda(accelerator: str) -> bool:
@@ -32,7 +79,7 @@ def best_compile(accelerator: str) -> bool:
 
 
 def has_compiler() -> bool:
-    """Whether there is what `torch.compile` translates its C++ with: CXX, g++ or clang++."""
+    """Whether `torch.compile` finds a C++ compiler: CXX, g++ or clang++."""
     return any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++"))
 
 
@@ -42,3 +89,8 @@ def has_amx() -> bool:
         return "amx_bf16" in Path("/proc/cpuinfo").read_text()
     except OSError:
         return False
+
+
+def available_cores() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -12,7 +12,8 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData  # type: ignore[attr-defined]
 from torch.utils.tensorboard.summary import hparams
 
-from modgpt.config.compose import PARTS, RUN_KEYS, groups
+from modgpt.config.keys import PARTS, command_keys
+from modgpt.config.search import groups
 from modgpt.runs.files import replaced
 
 NAMED_BY = {*PARTS, "seed"} - {"block"}
@@ -42,7 +43,7 @@ class RunTensorBoardLogger(TensorBoardLogger):
         if not metrics:
             return
         self.log_metrics(metrics, step)
-        everything = dict.fromkeys(set(groups()).difference(RUN_KEYS), "") | params
+        everything = dict.fromkeys(set(groups()).difference(command_keys()), "") | params
         columns, _, _ = hparams(everything, metrics)
         _, start, end = hparams(params, metrics)
         plugin = columns.value[0].metadata.plugin_data

@@ -1,4 +1,4 @@
-"""One training, from a composed job to its result."""
+"""One training, from a composed job to its record."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import shutil
 import time
 import warnings
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,10 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
-from modgpt.config.build import build_model
-from modgpt.config.check import check_arguments
 from modgpt.config.compose import Job
-from modgpt.config.match import match_size
 from modgpt.data.base import DataModule
-from modgpt.data.tokenizers.base import Tokenizer
 from modgpt.errors import UserError, as_user_errors
 from modgpt.model.cost import count_parameters
 from modgpt.model.gpt import GPT
@@ -32,7 +27,7 @@ from modgpt.runs.checkpoint import AtomicCheckpointIO
 from modgpt.runs.files import replaced
 from modgpt.runs.folder import claim_folder
 from modgpt.runs.provenance import device_name, first_record, now, peak_memory
-from modgpt.runs.record import Record
+from modgpt.runs.record import RecordFile, RunRecord
 from modgpt.training.callbacks.measuring import (
     AttentionBackend,
     HyperParameters,
@@ -48,17 +43,11 @@ from modgpt.training.callbacks.resuming import (
     StopOnSignal,
 )
 from modgpt.training.distributed import is_leader, tell_followers
-from modgpt.training.hardware import best_compile, best_precision, has_compiler
+from modgpt.training.hardware import Machine
 from modgpt.training.lit_module import LitGPT
-from modgpt.training.resume import Resumed, begin_from, check_resumable, find_resumed, find_started
+from modgpt.training.prepare import prepare
+from modgpt.training.resume import Resumed, check_resumable, find_resumed, find_started
 
-AT_LEAST_ONE = (
-    "threads",
-    "trainer.max_steps",
-    "trainer.val_check_interval",
-    "trainer.log_every_n_steps",
-    "trainer.accumulate_grad_batches",
-)
 # What TensorBoard's HParams compare runs by, besides the choices: the same in every run, for its columns
 # come from any one of them.
 COMPARED = (
@@ -74,18 +63,19 @@ class Outcome:
     """A finished training: its folder, its record, and the trained module."""
 
     folder: Path
-    result: dict[str, Any]
+    record: RunRecord
     module: LitGPT
     data: DataModule
 
 
-def train(job: Job, folder: Path | None = None) -> Outcome:
-    """Check everything, then train, validate and record.
+def train(job: Job, folder: Path | None = None, machine: Machine | None = None) -> Outcome:
+    """Prepare everything, then train, validate and record.
 
     Args:
         job: what to train.
         folder: the run's folder, where the caller has claimed it: what an earlier start left there is
             gone on with. None for a new one, or the one that `resume` names.
+        machine: threads, precision and compiling, where a sweep has decided them.
 
     Raises:
         UserError: the job cannot be trained as asked; nothing has been written.
@@ -93,20 +83,13 @@ def train(job: Job, folder: Path | None = None) -> Outcome:
     """
     started = time.perf_counter()
     quiet_lightning()
-    cfg = settle(job.config)
-    resumed = find_resumed(cfg) if folder is None else find_started(folder)
-    L.seed_everything(cfg.seed, verbose=False)
-    torch.set_num_threads(cfg.threads)
-    with as_user_errors():
-        data: DataModule = instantiate(cfg.data, tokenizer=instantiate(cfg.tokenizer))
-        tokenizer = data.load()
-    settle_vocabulary(cfg, tokenizer)
-    matched = match_size(cfg)
+    resumed = find_resumed(job.config) if folder is None else find_started(folder)
+    prepared = prepare(job, machine)
+    cfg, data, module = prepared.config, prepared.data, prepared.module
     if resumed:
         check_resumable(cfg, resumed, data.digest)
-    module = build_module(cfg)
-    if cfg.init_from is not None and not resumed:
-        begin_from(Path(cfg.init_from), cfg, module.model)
+    L.seed_everything(cfg.seed, verbose=False)
+    torch.set_num_threads(cfg.threads)
     if cfg.compile:
         module.model.compile_blocks()
     essential = Essential(cfg, job.choices, module.model, data)
@@ -114,16 +97,15 @@ def train(job: Job, folder: Path | None = None) -> Outcome:
     # All has been checked; from here on something is written.
     if folder is None:
         folder = resumed.folder if resumed else claim_folder(cfg, job.choices)
-    content = first_record(job, cfg, module.model, data, resumed, matched)
-    record = Record(folder, content, write=is_leader())
-    earlier = record.values["wall_seconds"]
+    record = RecordFile(folder, first_record(prepared, resumed), write=is_leader())
+    earlier = record.record.wall_seconds
     try:
         if is_leader():
             with replaced(folder / "config.yaml") as beside:
                 OmegaConf.save(cfg, beside)
-            tokenizer.save(folder / "tokenizer.json")
+            data.tokenizer.save(folder / "tokenizer.json")
             if trainer.world_size > 1:
-                tell_followers(job, cfg, folder)
+                tell_followers(job, prepared.machine, folder)
         essential.attach(folder, record)
         attach(trainer, cfg, folder, resumed)
         fit(trainer, module, essential, resumed)
@@ -142,78 +124,13 @@ def train(job: Job, folder: Path | None = None) -> Outcome:
         wall_seconds=earlier + time.perf_counter() - started,
         **essential.measured(trainer),
     )
-    return Outcome(folder, record.values, module, data)
+    return Outcome(folder, record.record, module, data)
 
 
 def quiet_lightning() -> None:
     """Leave out Lightning's remarks about the devices there are, and its advice."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-
-
-def settle(config: DictConfig) -> DictConfig:
-    """A copy in which everything that depends on the machine is decided, once and for the record.
-
-    Raises:
-        UserError: a value is of the wrong kind, or no budget of steps.
-    """
-    cfg = config.copy()
-    with as_user_errors():
-        OmegaConf.resolve(cfg)
-    if cfg.trainer.get("precision") == "auto":
-        cfg.trainer.precision = best_precision(cfg.trainer.get("accelerator", "auto"))
-    if cfg.compile is None:
-        cfg.compile = best_compile(cfg.trainer.get("accelerator", "auto"))
-    elif cfg.compile is True and not has_compiler():
-        raise UserError(
-            "compile=true needs a C++ compiler, and there is no CXX, g++ or clang++: leave it out"
-        )
-    if cfg.threads is None:
-        cfg.threads = torch.get_num_threads()
-    for key in AT_LEAST_ONE:
-        value = OmegaConf.select(cfg, key)
-        if not isinstance(value, int) or value < 1:
-            raise UserError(f"{key} must be a whole number of at least 1, got {value}")
-    check_arguments(cfg)
-    if cfg.seed < 0:
-        raise UserError(f"seed must not be negative, got {cfg.seed}")
-    return cfg
-
-
-def settle_vocabulary(cfg: DictConfig, tokenizer: Tokenizer) -> None:
-    """Make the vocabulary as large as the tokenizer's; one that is given may be larger.
-
-    Raises:
-        UserError: it is smaller.
-    """
-    if OmegaConf.is_missing(cfg.model, "vocab_size"):
-        with open_dict(cfg):
-            cfg.model.vocab_size = len(tokenizer)
-    elif cfg.model.vocab_size < len(tokenizer):
-        raise UserError(
-            f"model.vocab_size={cfg.model.vocab_size} is less than the tokenizer's {len(tokenizer)}"
-        )
-
-
-def build_module(cfg: DictConfig) -> LitGPT:
-    """The LightningModule, tried out: its parts meet in a forward pass, its optimizer is made.
-
-    Raises:
-        UserError: the parts do not fit together, or a value is out of its range.
-    """
-    model = build_model(cfg)
-    with as_user_errors():
-        optimizer, checked = instantiate(cfg.optimizer), instantiate(cfg.schedule)
-        # Hydra's partials check what they call every time, which takes a third of a millisecond.
-        schedule = partial(checked.func, *checked.args, **checked.keywords)
-        schedule(0)
-        optimizer(model)
-        state = torch.get_rng_state()
-        with torch.no_grad():
-            model.eval()(torch.zeros(1, 2, dtype=torch.long))
-        model.train()
-        torch.set_rng_state(state)
-    return LitGPT(model, optimizer, schedule)
 
 
 class Essential:
@@ -245,7 +162,7 @@ class Essential:
             self.stop,
         ]
 
-    def attach(self, folder: Path, record: Record) -> None:
+    def attach(self, folder: Path, record: RecordFile) -> None:
         """Give them the run's folder and record, once there are any."""
         self.stop.checkpoint = self.last.checkpoint = folder / "checkpoints" / "last.ckpt"
         self.validations.report = record.update

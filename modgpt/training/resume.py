@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from modgpt.config.compose import PARTS
+from modgpt.config.keys import PARTS
+from modgpt.config.saved import differences
+from modgpt.config.trust import read_config
 from modgpt.errors import UserError
-from modgpt.model.gpt import GPT
 from modgpt.runs.checkpoint import read_checkpoint
-from modgpt.runs.folder import load_run
-from modgpt.runs.record import read_result
+from modgpt.runs.record import RunRecord, read_record
 from modgpt.training.distributed import is_leader
 
-# What a resumed run may change of the model: it alters the training, not the weights' meaning.
-CHANGEABLE = ("dropout", "init_std", "residual_std")
+# What a resumed run keeps besides its parts, for the data go on where they stopped.
+KEPT = ("seed", "data.seed", "data.batch_size", "trainer.accumulate_grad_batches")
 
 
 @dataclass
@@ -28,7 +26,7 @@ class Resumed:
     folder: Path
     checkpoint: Path
     step: int
-    result: dict[str, Any]
+    record: RunRecord
 
 
 def find_resumed(cfg: DictConfig) -> Resumed | None:
@@ -40,19 +38,17 @@ def find_resumed(cfg: DictConfig) -> Resumed | None:
     if cfg.resume is None:
         return None
     folder = Path(cfg.resume)
-    result = read_result(folder)
+    record = read_record(folder)
     checkpoint = folder / "checkpoints" / "last.ckpt"
     if not checkpoint.exists():
         raise UserError(f"{folder} has no checkpoint to go on from ({checkpoint} is missing)")
     step = int(read_checkpoint(checkpoint)["global_step"])
-    if step > cfg.trainer.max_steps or (
-        step == cfg.trainer.max_steps and result.get("status") == "finished"
-    ):
+    if step > cfg.trainer.max_steps or (step == cfg.trainer.max_steps and record.status == "finished"):
         raise UserError(
             f"{folder} is already at step {step} of trainer.max_steps={cfg.trainer.max_steps}: "
             f"to go on, give a larger one, such as trainer.max_steps={2 * step}"
         )
-    return Resumed(folder, checkpoint, step, result)
+    return Resumed(folder, checkpoint, step, record)
 
 
 def find_started(folder: Path) -> Resumed | None:
@@ -64,62 +60,34 @@ def find_started(folder: Path) -> Resumed | None:
     checkpoint = folder / "checkpoints" / "last.ckpt"
     if checkpoint.exists():
         step = int(read_checkpoint(checkpoint)["global_step"])
-        return Resumed(folder, checkpoint, step, read_result(folder))
+        return Resumed(folder, checkpoint, step, read_record(folder))
     if is_leader():
         for file in (folder / "metrics.csv", *folder.glob("events.out.tfevents.*")):
             file.unlink(missing_ok=True)
     return None
 
 
-def begin_from(folder: Path, cfg: DictConfig, model: GPT) -> None:
-    """Give a new model the weights of a run, or of what was imported as one.
-
-    Raises:
-        UserError: no run there, or the architecture is not the same; names the key that differs.
-    """
-    source = load_run(folder)
-    for key, before, after in differences(source.config, cfg, (*PARTS, "model")):
-        if key == "model.block_size" and not source.config.pos._target_.endswith("LearnedPosition"):
-            continue  # there is no table of positions
-        raise UserError(
-            f"init_from keeps the architecture of {folder}: {key} is {before} there, not {after}"
-        )
-    model.load_state_dict(source.model.state_dict())
-
-
 def check_resumable(cfg: DictConfig, resumed: Resumed, digest: str) -> None:
-    """Refuse to load weights into another architecture, or to go on with another corpus.
+    """Refuse to load weights into another architecture, or to go on with other data.
 
     Raises:
         UserError: names the key that differs, with both values.
     """
-    saved = OmegaConf.load(resumed.folder / "config.yaml")
-    assert isinstance(saved, DictConfig)
+    saved = read_config(resumed.folder / "config.yaml", to_build=False)
     for key, before, after in differences(saved, cfg, (*PARTS, "model", "tokenizer")):
         raise UserError(
             f"a resumed run keeps its architecture: {key} was {before}, not {after}; start a new run "
             "for another one"
         )
-    if resumed.result.get("corpus_sha256") not in (None, digest):
+    for key in KEPT:
+        before, after = OmegaConf.select(saved, key), OmegaConf.select(cfg, key)
+        if before != after:
+            raise UserError(
+                f"a resumed run goes on with its own data: {key} was {before}, not {after}; start a new "
+                "run for another one"
+            )
+    if resumed.record.corpus_sha256 not in (None, digest):
         raise UserError(
             f"a resumed run keeps its corpus: {resumed.folder} was trained on SHA-256 "
-            f"{resumed.result['corpus_sha256']}, this one has {digest}"
+            f"{resumed.record.corpus_sha256}, this one has {digest}"
         )
-
-
-def differences(
-    before: DictConfig, after: DictConfig, among: tuple[str, ...]
-) -> Iterator[tuple[str, Any, Any]]:
-    """The keys of some groups that differ and are not `CHANGEABLE`, with both values."""
-    for group in among:
-        old, new = flat(before[group], group), flat(after[group], group)
-        for key in sorted(old.keys() | new.keys()):
-            if old.get(key) != new.get(key) and key.split(".")[-1] not in CHANGEABLE:
-                yield key, old.get(key), new.get(key)
-
-
-def flat(node: Any, path: str) -> dict[str, Any]:
-    """A nested configuration as dotted keys and plain values."""
-    if not isinstance(node, DictConfig):
-        return {path: node}
-    return {k: v for key, value in node.items() for k, v in flat(value, f"{path}.{key}").items()}

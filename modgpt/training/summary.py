@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.console import Console, Group
@@ -12,33 +11,32 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from modgpt.runs.record import RunRecord
 
-def print_summary(folder: Path, result: dict[str, Any], sample: str) -> None:
+
+def print_summary(folder: Path, record: RunRecord, sample: str) -> None:
     """The result in a few lines, a sample of text, and how to look further."""
-    loss, best, accuracy = (
-        result[name] for name in ("final_val_loss", "best_val_loss", "final_val_accuracy")
-    )
+    loss, accuracy = record.final_val_loss, record.final_val_accuracy
+    assert loss is not None and record.tokens_per_character is not None
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    bits = loss / math.log(2) * result["tokens_per_character"]
+    bits = loss / math.log(2) * record.tokens_per_character
     equal = "" if accuracy is not None else f" = {bits:.4f} bits per character"
     table.add_row("validation loss", f"{loss:.4f} nats{equal}")
-    if result["best_step"] != result["final_step"]:
-        table.add_row("best", f"{best:.4f} nats at step {result['best_step']}")
+    if record.best_step != record.final_step:
+        table.add_row("best", f"{record.best_val_loss:.4f} nats at step {record.best_step}")
     if accuracy is not None:
         table.add_row("accuracy", f"{accuracy:.2%}")
     else:
         table.add_row("perplexity", f"{math.exp(loss):.3f}")
-    table.add_row(
-        "parameters", f"{result['parameters']:,} ({result['active_parameters']:,} active per token)"
-    )
-    if result["tokens_per_second"]:
-        table.add_row("speed", f"{result['tokens_per_second']:,.0f} tokens/s")
-    table.add_row("wall time", f"{result['wall_seconds']:.1f} s on {result['device']}")
+    table.add_row("parameters", f"{record.parameters:,} ({record.active_parameters:,} active per token)")
+    if record.tokens_per_second:
+        table.add_row("speed", f"{record.tokens_per_second:,.0f} tokens/s")
+    table.add_row("wall time", f"{record.wall_seconds:.1f} s on {record.device}")
     table.add_row("folder", shown(folder))
     further = Text(f"tensorboard --logdir {shown(folder.parent)}\nmodgpt generate --run {shown(folder)}")
-    names = " + ".join(result["choices"][part] for part in ("attention", "ffn", "norm", "pos"))
+    names = " + ".join(record.choices[part] for part in ("attention", "ffn", "norm", "pos"))
     console = Console(highlight=False, soft_wrap=not Console().is_terminal)
     console.print(
         Group(

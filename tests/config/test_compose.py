@@ -6,12 +6,20 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 import modgpt
-from modgpt.commands.train import with_saved_overrides
 from modgpt.config.check import check_arguments, check_value
-from modgpt.config.compose import CONFIG_DIR, compose, compose_job, groups, options
+from modgpt.config.compose import compose, compose_job
+from modgpt.config.search import CONFIG_DIR, groups, options
 from modgpt.errors import UserError
 from modgpt.model.cost import count_parameters
-from modgpt.training.loop import settle
+
+
+def on_this_machine(config: DictConfig) -> DictConfig:
+    """A copy in which no value is left to the machine."""
+    config = config.copy()
+    config.trainer.precision = "32-true"
+    OmegaConf.resolve(config)
+    return config
+
 
 EVERY_OPTION = [(group, option) for group in groups() for option in options(group)]
 
@@ -21,7 +29,7 @@ def test_every_yaml_composes(group: str, option: str) -> None:
     more = ["data.path=somewhere"] if option == "text" else []
     job = compose_job([f"{group}={option}", *more])
     assert job.choices[group] == option
-    check_arguments(settle(job.config))
+    check_arguments(on_this_machine(job.config))
 
 
 @pytest.mark.parametrize("option", options("experiment"))
@@ -140,7 +148,7 @@ def test_a_vocabulary_is_needed() -> None:
 
 def test_no_yaml_has_a_key_that_nothing_reads() -> None:
     """`check_arguments` knows every key; here it is shown to refuse one that no constructor has."""
-    cfg = settle(compose_job([]).config)
+    cfg = on_this_machine(compose_job([]).config)
     OmegaConf.set_struct(cfg, False)
     for group in ("attention", "ffn", "norm", "pos", "block", "model", "data", "optimizer", "schedule",
                   "trainer"):  # fmt: skip
@@ -175,13 +183,3 @@ def test_numbers_that_fit() -> None:
 def test_shared_knobs_are_no_options() -> None:
     assert (CONFIG_DIR / "shared").is_dir()
     assert "shared" not in groups()
-
-
-def test_saved_overrides_come_before_new_ones(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    saved = (
-        '{"overrides": ["ffn=moe", "seed=3", "optimizer.lr=1"], "threads": 1, "precision": "32-true"}'
-    )
-    (tmp_path / "result.json").write_text(saved)
-    arguments = with_saved_overrides([f"resume={tmp_path}", "optimizer.lr=2"])
-    assert arguments == ["threads=1", "trainer.precision=32-true", "compile=False", "ffn=moe", "seed=3",
-                         f"resume={tmp_path}", "optimizer.lr=2"]  # fmt: skip

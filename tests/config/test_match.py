@@ -10,8 +10,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from modgpt.config.build import build_model
-from modgpt.config.compose import compose, options
+from modgpt.config.compose import compose
 from modgpt.config.match import QUANTITIES, match_size
+from modgpt.config.search import options
 from modgpt.errors import UserError
 from modgpt.model.cost import cost_of, count_parameters
 
@@ -51,7 +52,8 @@ def test_every_composition_is_within_one_per_cent() -> None:
             cfg = composed.copy()
             cfg.match = quantity
             matched = match_size(cfg)
-            assert matched is not None and cfg.ffn.hidden == matched.hidden
+            assert matched is not None and cfg.ffn.hidden is None, "the composition stays as it is"
+            cfg.ffn.hidden = matched.hidden
             off[f"{' '.join(choices)} match={quantity}"] = counted(cfg, quantity) / reference - 1
     worst = max(off, key=lambda name: abs(off[name]))
     assert len(off) == 3 * len(CHOICES) and abs(off[worst]) <= 0.01, f"{worst}: {off[worst]:+.2%}"
@@ -78,13 +80,12 @@ def test_what_attention_saves_the_feed_forward_gets() -> None:
         settled("match=active_params"),
         settled("match=active_params", "attention.n_kv_heads=1"),
     )
-    match_size(plain)
-    match_size(multi_query)
-    assert plain.ffn.hidden == 344, "the default is its own reference"
-    assert multi_query.ffn.hidden > 344
+    reference, wider = match_size(plain), match_size(multi_query)
+    assert reference is not None and reference.hidden == 344, "the default is its own reference"
+    assert wider is not None and wider.hidden > 344
 
 
-@pytest.mark.parametrize("overrides", [["match=none"], [], ["match=flops", "ffn.hidden=100"]])
+@pytest.mark.parametrize("overrides", [["match=none"], ["match=flops", "ffn.hidden=100"]])
 def test_what_is_not_asked_for_or_given_stays(overrides: list[str]) -> None:
     cfg = settled(*overrides)
     before = cfg.ffn.hidden

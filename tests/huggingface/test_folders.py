@@ -19,8 +19,8 @@ import torch
 import transformers
 
 from modgpt import generate, load_run
-from modgpt.commands.train import main, with_saved_overrides
-from modgpt.config.compose import compose_job
+from modgpt.commands.train import main
+from modgpt.config.saved import job_of
 from modgpt.data.tokenizers.char import CharTokenizer
 from modgpt.data.tokenizers.pretrained import PretrainedTokenizer
 from modgpt.data.tokenizers.saved import load_tokenizer
@@ -40,7 +40,7 @@ def script(name: str, *arguments: str) -> int:
 
 
 def run(arguments: list[str]) -> Outcome:
-    return train(compose_job(with_saved_overrides(arguments)))
+    return train(job_of(arguments))
 
 
 def trained(overrides: Overrides, *more: str) -> Outcome:
@@ -125,12 +125,12 @@ def test_a_foreign_model_is_imported_and_fine_tuned(
     arguments = [a for a in overrides("optimizer.lr=1e-3") if not a.startswith(sizes)]
     arguments += ["data.block_size=16", f"init_from={imported}", "model.dropout=0.1"]
     tuned, rows = run(arguments), len(start.tokenizer) + 8
-    assert tuned.result["choices"]["ffn"] == "standard" and tuned.result["vocab_size"] == rows
+    assert tuned.record.choices["ffn"] == "standard" and tuned.record.vocab_size == rows
     assert tuned.module.model.dropout == 0.1
     # Bits per character are those of the characters, not of the tokens.
     held_out = tuned.data.val_tokens
     ratio = len(held_out) / len(start.tokenizer.decode(held_out))
-    assert ratio < 0.6 and tuned.result["tokens_per_character"] == ratio
+    assert ratio < 0.6 and tuned.record.tokens_per_character == ratio
     with (tuned.folder / "metrics.csv").open(newline="") as file:
         last = [row for row in csv.DictReader(file) if row["val/bpc"]][-1]
     assert float(last["val/bpc"]) == pytest.approx(float(last["val/loss"]) / math.log(2) * ratio)
@@ -139,7 +139,7 @@ def test_a_foreign_model_is_imported_and_fine_tuned(
     # It resumes without the model it began from.
     (imported / "checkpoints" / "last.ckpt").unlink()
     longer = run([f"resume={tuned.folder}", "trainer.max_steps=33"])
-    assert longer.result["final_step"] == 33 and longer.result["init_from"] == str(imported)
+    assert longer.record.final_step == 33 and longer.record.init_from == str(imported)
 
 
 def test_fine_tuning_begins_with_the_weights(overrides: Overrides) -> None:
@@ -152,7 +152,7 @@ def test_fine_tuning_begins_with_the_weights(overrides: Overrides) -> None:
     )
     before, after = base.module.model.state_dict(), tuned.module.model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert tuned.result["init_from"] == str(base.folder)
+    assert tuned.record.init_from == str(base.folder)
 
 
 def test_what_init_from_refuses(

@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -344,7 +345,7 @@ def test_a_text_that_has_changed_is_refused(
     runs: dict[str, Path], corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = load_run(runs["rope"], "last")
-    run.result["corpus_sha256"] = "0" * 64
+    run.record = replace(run.record, corpus_sha256="0" * 64)
     with pytest.raises(UserError, match=r"on another text than there is now: SHA-256 0{12}…, not "):
         modgpt.inference.evaluation.shared_split([run])
 

@@ -349,4 +349,4 @@ def test_load_run_says_what_is_missing(tmp_path: Path, trained: Path) -> None:
     (tmp_path / "result.json").write_text("{}")
     with pytest.raises(ValueError, match="has no best or last checkpoint yet"):
         load_run(tmp_path)
-    assert load_run(trained).result["status"] == "finished"
+    assert load_run(trained).record.finished

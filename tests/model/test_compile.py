@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from modgpt.config.compose import PARTS, compose_job, options
+from modgpt.config.compose import compose_job
+from modgpt.config.keys import PARTS
+from modgpt.config.search import options
 from modgpt.errors import UserError
 from modgpt.runs.checkpoint import model_weights, read_checkpoint
 from modgpt.training.hardware import best_compile, has_compiler
@@ -111,8 +113,8 @@ def test_a_resumed_training_goes_on_as_if_nothing_had_been(overrides: Callable[.
         return train(compose_job(overrides("compile=true", f"run_name={name}", *budget, *more)))
 
     whole, half = run("whole", 8), run("half", 4)
-    assert whole.result["compiled"] and whole.result["tokens_per_second"] > 0
+    assert whole.record.compiled and whole.record.tokens_per_second > 0
     rest = run("half", 8, f"resume={half.folder}")
     ends = [model_weights(read_checkpoint(r.folder / "checkpoints/last.ckpt")) for r in (whole, rest)]
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
-    assert rest.result["final_val_loss"] == whole.result["final_val_loss"]
+    assert rest.record.final_val_loss == whole.record.final_val_loss

@@ -10,7 +10,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from modgpt.config.build import build_model
-from modgpt.config.compose import compose, options
+from modgpt.config.compose import compose
+from modgpt.config.search import options
 from modgpt.model.attention.base import Attention
 from modgpt.model.cost import Cost, cost_of
 from modgpt.model.gpt import GPT

@@ -13,7 +13,7 @@ import modgpt.sweep.engines.workers as pool
 from modgpt.config.compose import compose_job
 from modgpt.errors import UserError
 from modgpt.runs.files import write_json
-from modgpt.runs.record import read_result
+from modgpt.runs.record import read_record
 from modgpt.sweep.engines.workers import Workers
 from modgpt.sweep.job import DONE, OUT_OF_MEMORY, visible_device
 from modgpt.sweep.plan import Planned
@@ -120,7 +120,7 @@ def test_an_interrupted_sweep_still_owes_the_second_try(
     progress = engine.run(listed, interrupt if at_once else lambda _: None)
     assert [e.folder.name for e in progress.waiting] == ["c"]
     assert not progress.failed
-    assert read_result(tmp_path / "c")["status"] == "interrupted", "so that the next start begins it"
+    assert read_record(tmp_path / "c").status == "interrupted", "so that the next start begins it"
 
 
 def test_devices_are_those_that_the_user_left_visible(monkeypatch: pytest.MonkeyPatch) -> None:

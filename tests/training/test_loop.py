@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,8 +26,9 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 import modgpt.training.loop
 from modgpt import build_model, load_run
-from modgpt.commands.train import main, with_saved_overrides
-from modgpt.config.compose import compose_job, options
+from modgpt.commands.train import main
+from modgpt.config.saved import job_of
+from modgpt.config.search import options
 from modgpt.data.datamodule import read_text
 from modgpt.runs.checkpoint import model_weights, read_checkpoint
 from modgpt.training.callbacks.resuming import Interrupted, StopOnSignal
@@ -54,7 +56,7 @@ def covering_pairs() -> list[dict[str, str]]:
 
 
 def run(arguments: list[str]) -> Outcome:
-    return train(compose_job(with_saved_overrides(arguments)))
+    return train(job_of(arguments))
 
 
 def losses(folder: Path, column: str) -> list[float]:
@@ -70,11 +72,11 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def test_thirty_steps_lower_the_loss(choices: dict[str, str], overrides: Overrides) -> None:
     parts = (f"{group}={choices[group]}" for group in GROUPS)
     outcome = run(overrides(*parts, "logger=csv", "trainer.log_every_n_steps=1"))
-    start, end = losses(outcome.folder, "train/loss")[0], outcome.result["final_val_loss"]
+    start, end = losses(outcome.folder, "train/loss")[0], outcome.record.final_val_loss
     assert start == pytest.approx(math.log(len(outcome.data.tokenizer)), abs=0.2), "a uniform guess"
     # Without a norm the first steps see vectors a fiftieth of the size.
     assert end < start - (0.3 if choices["norm"] == "none" else 0.5)
-    assert outcome.result["status"] == "finished"
+    assert outcome.record.status == "finished"
 
 
 RECIPES = list(itertools.product(options("optimizer"), options("schedule")))
@@ -107,7 +109,7 @@ def test_validation_is_exact(overrides: Overrides, corpus: Path) -> None:
             logits = model(split[None, start:target])[0, -1]
             total += -logits.double().log_softmax(-1)[split[target]].item()
     wanted = total / (len(split) - 1)
-    assert outcome.result["final_val_loss"] == pytest.approx(wanted, abs=1e-6)
+    assert outcome.record.final_val_loss == pytest.approx(wanted, abs=1e-6)
     assert losses(outcome.folder, "val/loss")[-1] == pytest.approx(wanted, abs=1e-6)
     assert losses(outcome.folder, "val/bpc")[-1] == pytest.approx(wanted / math.log(2), abs=1e-6)
     assert losses(outcome.folder, "val/perplexity")[-1] == pytest.approx(math.exp(wanted), rel=1e-5)
@@ -162,7 +164,7 @@ def test_a_resumed_run_ends_with_the_same_bits(
     straight = run(overrides(*arguments, "run_name=straight"))
     folder = interrupted_run(overrides(*arguments, "run_name=stopped"), step, monkeypatch)
     record = json.loads((folder / "result.json").read_text())
-    assert record["tokens_seen"] == straight.result["tokens_seen"] * step // 30
+    assert record["tokens_seen"] == straight.record.tokens_seen * step // 30
     assert record["status"] == "interrupted" and "SIGTERM" in record["reason"]
     torch.rand(3)  # whatever happens in between
     resumed = run([f"resume={folder}"])
@@ -172,8 +174,8 @@ def test_a_resumed_run_ends_with_the_same_bits(
     for name, value in expected.items():
         assert torch.equal(value, got[name]), f"{name} differs"
     for key in ("final_val_loss", "final_step", "best_val_loss", "best_step", "tokens_seen"):
-        assert resumed.result[key] == straight.result[key], key
-    assert resumed.result["resumed_at_steps"] == [step]
+        assert resumed.record[key] == straight.record[key], key
+    assert resumed.record.resumed_at_steps == [step]
     for column in ("train/loss", "val/loss", "lr"):
         assert losses(folder, column) == losses(straight.folder, column), f"{column} in metrics.csv"
 
@@ -219,10 +221,10 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(
     folder = tmp_path / "runs" / "killed"
     assert json.loads((folder / "result.json").read_text())["status"] == "running"
     resumed = run([f"resume={folder}"])
-    assert resumed.result["resumed_at_steps"] == [resumed_at]
+    assert resumed.record.resumed_at_steps == [resumed_at]
     for key, value in weights(straight.folder).items():
         assert torch.equal(value, weights(folder)[key]), f"{key} differs"
-    assert resumed.result["final_val_loss"] == straight.result["final_val_loss"]
+    assert resumed.record.final_val_loss == straight.record.final_val_loss
     for column in ("train/loss", "val/loss"):
         assert losses(folder, column) == losses(straight.folder, column), f"{column} in metrics.csv"
 
@@ -255,10 +257,10 @@ def test_what_a_resume_refuses(overrides: Overrides, capsys: pytest.CaptureFixtu
 def test_a_resume_goes_on_longer_with_new_overrides(overrides: Overrides) -> None:
     folder = run(overrides("trainer.max_steps=10")).folder
     longer = run([f"resume={folder}", "trainer.max_steps=20", "model.dropout=0.2"])
-    assert longer.folder == folder and longer.result["final_step"] == 20
+    assert longer.folder == folder and longer.record.final_step == 20
     assert longer.module.model.dropout == 0.2
-    assert "trainer.max_steps=20" in longer.result["overrides"]
-    assert "trainer.max_steps=10" not in longer.result["overrides"]
+    assert "trainer.max_steps=20" in longer.record.overrides
+    assert "trainer.max_steps=10" not in longer.record.overrides
 
 
 def test_going_on_longer_is_exact_too(overrides: Overrides) -> None:
@@ -279,8 +281,8 @@ def test_a_run_that_missed_its_last_validation_gets_it(
     folder = interrupted_run(overrides(*arguments, "run_name=stopped"), 10, monkeypatch)
     assert json.loads((folder / "result.json").read_text())["final_val_loss"] is None
     resumed = run([f"resume={folder}"])
-    assert resumed.result["status"] == "finished"
-    assert resumed.result["final_val_loss"] == straight.result["final_val_loss"]
+    assert resumed.record.status == "finished"
+    assert resumed.record.final_val_loss == straight.record.final_val_loss
     assert losses(folder, "val/loss") == losses(straight.folder, "val/loss")
 
 
@@ -296,14 +298,14 @@ def test_looking_changes_nothing(overrides: Overrides) -> None:
 
 
 def test_the_same_seed_gives_the_same_run(overrides: Overrides) -> None:
-    first, second, other = (run(overrides(f"seed={s}")).result for s in (1, 1, 2))
-    assert first["final_val_loss"] == second["final_val_loss"] != other["final_val_loss"]
+    first, second, other = (run(overrides(f"seed={s}")).record.final_val_loss for s in (1, 1, 2))
+    assert first == second != other
 
 
 def test_the_record_tells_everything(overrides: Overrides) -> None:
     outcome = run(overrides("ffn=moe", "seed=3"))
     result = json.loads((outcome.folder / "result.json").read_text())
-    assert result == outcome.result
+    assert result == asdict(outcome.record)
     assert result["status"] == "finished"
     assert result["choices"]["ffn"] == "moe" and result["choices"]["attention"] == "flash"
     assert "ffn=moe" in result["overrides"] and result["seed"] == 3
@@ -328,8 +330,8 @@ def test_the_record_tells_everything(overrides: Overrides) -> None:
 def test_the_record_tells_the_kernel_that_ran(
     options: list[str], backend: str, overrides: Overrides
 ) -> None:
-    result = run(overrides("trainer.max_steps=4", *options)).result
-    assert result["attention_backend"] == backend
+    result = run(overrides("trainer.max_steps=4", *options)).record
+    assert result.attention_backend == backend
 
 
 def test_the_model_is_rebuilt_from_the_folder_alone(overrides: Overrides) -> None:
@@ -344,7 +346,7 @@ def test_the_model_is_rebuilt_from_the_folder_alone(overrides: Overrides) -> Non
     trained = outcome.module.model.eval()
     for other in (model.eval(), loaded.model, alone.model):
         assert torch.equal(trained(ids), other(ids))
-    assert loaded.result["status"] == "finished"
+    assert loaded.record.status == "finished"
     assert loaded.tokenizer.vocabulary == outcome.data.tokenizer.vocabulary
 
 
@@ -362,7 +364,7 @@ def test_tensorboard_finds_everything(overrides: Overrides) -> None:
     load = sum(events.Scalars(f"expert_load/{i}")[-1].value for i in range(8))
     assert load == pytest.approx(1)
     final = events.Scalars("hp/final_val_loss")[-1].value
-    assert final == pytest.approx(outcome.result["final_val_loss"], rel=1e-6)
+    assert final == pytest.approx(outcome.record.final_val_loss, rel=1e-6)
     samples = events.Tensors("sample/text_summary")
     assert [s.step for s in samples] == [15, 30]
     assert len(samples[-1].tensor_proto.string_val[0]) > 200

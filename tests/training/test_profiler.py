@@ -23,7 +23,7 @@ def test_it_writes_a_trace_and_a_table(overrides: Overrides) -> None:
     table = (profiled.folder / "operators.txt").read_text()
     assert "aten::" in table and "Self CPU" in table
     plain = train(compose_job(overrides("trainer.max_steps=8", "run_name=b")))
-    assert plain.result["final_val_loss"] == profiled.result["final_val_loss"]
+    assert plain.record.final_val_loss == profiled.record.final_val_loss
     assert not (plain.folder / "trace.json").exists()
 
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from modgpt import load_run
 from modgpt.commands.train import main
 from modgpt.compare.comparison import compare
-from modgpt.config.compose import options
+from modgpt.config.search import options
 from modgpt.data.batch import IGNORED
 from modgpt.data.tasks.base import TaskDataModule
 from modgpt.training.lit_module import LitGPT
@@ -72,7 +72,7 @@ def test_validation_is_exact(name: str, eval_batch_size: int, task: Overrides) -
                     right += int(log_p[t].argmax() == targets[t])
                     asked += 1
     assert asked == 20 * (2 if name == "recall" else 8)
-    result = outcome.result
+    result = outcome.record
     assert result["final_val_loss"] == pytest.approx(total / asked, abs=1e-6)
     assert result["final_val_accuracy"] == pytest.approx(right / asked, abs=1e-9)
     assert losses(outcome.folder, "val/accuracy")[-1] == result["final_val_accuracy"]
@@ -84,7 +84,7 @@ def test_validation_is_exact(name: str, eval_batch_size: int, task: Overrides) -
 
 def test_a_text_has_no_accuracy(overrides: Overrides) -> None:
     outcome = run(overrides("trainer.max_steps=4"))
-    assert outcome.result["final_val_accuracy"] is None
+    assert outcome.record.final_val_accuracy is None
     with (outcome.folder / "metrics.csv").open(newline="") as file:
         assert "val/accuracy" not in next(csv.reader(file))
 
@@ -95,7 +95,7 @@ def test_attention_learns_to_recall(task: Overrides) -> None:
     sizes = ["data.vocabulary=16", "data.pairs=null", "data.batch_size=64"]
     steps = ["schedule.warmup_steps=50", "trainer.max_steps=150", "trainer.val_check_interval=50"]
     outcome = run(task("recall", *recipe, *sizes, *steps))
-    assert outcome.result["final_val_accuracy"] > 0.95
+    assert outcome.record.final_val_accuracy > 0.95
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -106,9 +106,9 @@ def test_a_resumed_run_ends_with_the_same_bits(
     whole = run([*arguments, "run_name=whole"])
     folder = interrupted_run([*arguments, "run_name=parts"], 17, monkeypatch)
     resumed = run([f"resume={folder}"])
-    assert resumed.result["resumed_at_steps"] == [17]
+    assert resumed.record.resumed_at_steps == [17]
     for key in ("final_val_loss", "final_val_accuracy", "best_val_loss"):
-        assert resumed.result[key] == whole.result[key]
+        assert resumed.record[key] == whole.record[key]
     first, second = weights(whole.folder), weights(resumed.folder)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -151,9 +151,9 @@ def test_a_run_can_be_asked_and_compared(
     compare([tmp_path / "runs"])
     with (tmp_path / "runs" / "results.csv").open(newline="") as file:
         rows = {row["run"]: row for row in csv.DictReader(file)}
-    assert float(rows["one"]["final_val_accuracy"]) == outcome.result["final_val_accuracy"]
+    assert float(rows["one"]["final_val_accuracy"]) == outcome.record.final_val_accuracy
     table = (tmp_path / "runs" / "results.md").read_text()
-    assert "final val accuracy" in table and f"{outcome.result['final_val_accuracy']:.4f}" in table
+    assert "final val accuracy" in table and f"{outcome.record.final_val_accuracy:.4f}" in table
 
 
 def test_mistakes(task: Overrides, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

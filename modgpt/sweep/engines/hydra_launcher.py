@@ -14,9 +14,9 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from omegaconf import open_dict
 
-from modgpt.config.compose import assignment
+from modgpt.config.overrides import assignment
 from modgpt.errors import UserError
-from modgpt.sweep.job import status
+from modgpt.runs.record import status_of
 from modgpt.sweep.lease import held
 from modgpt.sweep.plan import Planned
 from modgpt.sweep.progress import Progress, Running, latest, record_ended
@@ -59,7 +59,7 @@ class HydraLauncher:
             self.interrupted = True
         progress = watch.progress()
         if not self.interrupted:
-            for entry in [e for e in progress.waiting if status(e.folder) != "interrupted"]:
+            for entry in [e for e in progress.waiting if status_of(e.folder) != "interrupted"]:
                 reason = "its process ended without a result"
                 record_ended(entry, "failed", reason)
                 progress.waiting.remove(entry)
@@ -149,10 +149,10 @@ class Watch:
                 running.append(Running(entry, since))
                 continue
             record = latest(entry)
-            if record.get("status") == "finished":
+            if record is not None and record.status in ("finished", "partial"):
                 self.finished.append(entry)
-            elif record.get("status") == "failed" and written(entry) != self.before[entry]:
-                self.failed.append((entry, str(record.get("reason"))))
+            elif record is not None and record.failed and written(entry) != self.before[entry]:
+                self.failed.append((entry, str(record.reason)))
             else:  # also one that failed in an earlier sweep and has not begun again
                 waiting.append(entry)
                 continue

@@ -33,13 +33,14 @@ from ray.exceptions import (
 import modgpt
 from modgpt.config.compose import Job
 from modgpt.errors import UserError
+from modgpt.runs.record import status_of
 from modgpt.sweep.engines.workers import GRACE_SECONDS
-from modgpt.sweep.job import DONE, FAILED, HELD, INTERRUPTED, OUT_OF_MEMORY, attempt, status
+from modgpt.sweep.job import DONE, FAILED, HELD, INTERRUPTED, OUT_OF_MEMORY, attempt
 from modgpt.sweep.lease import held
 from modgpt.sweep.plan import Planned
 from modgpt.sweep.progress import Progress, Running, latest, record_ended
-from modgpt.sweep.settings import available_cores
 from modgpt.training.callbacks.resuming import Interrupted
+from modgpt.training.hardware import available_cores
 
 POLL_SECONDS = 1.0
 ANSWER_SECONDS = 30.0
@@ -176,7 +177,7 @@ class RayTasks:
         """Go on with jobs that another process held and does not any more."""
         for task in [task for task in self.elsewhere if not held(task.entry.folder)]:
             self.elsewhere.remove(task)
-            if status(task.entry.folder) == "finished":
+            if status_of(task.entry.folder) == "finished":
                 progress.finished.append(task.entry)
             elif self.interrupted:
                 self.left.append(task.entry)
@@ -252,7 +253,7 @@ class RayTasks:
             record_ended(task.entry, "interrupted", "out of memory on a part of a GPU")
             return INTERRUPTED, ""
         record = latest(task.entry)
-        reason = record["reason"] if record.get("status") == "failed" else "ended before it had begun"
+        reason = record.reason if record and record.failed else "ended before it had begun"
         return FAILED if code == OUT_OF_MEMORY else code, str(reason)
 
 

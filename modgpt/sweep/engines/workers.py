@@ -16,11 +16,12 @@ from typing import Any
 import torch
 
 from modgpt.errors import UserError
-from modgpt.sweep.job import DONE, HELD, OUT_OF_MEMORY, status, work
+from modgpt.runs.record import status_of
+from modgpt.sweep.job import DONE, HELD, OUT_OF_MEMORY, work
 from modgpt.sweep.lease import held
 from modgpt.sweep.plan import Planned
 from modgpt.sweep.progress import Progress, Running, latest, record_ended
-from modgpt.sweep.settings import available_cores
+from modgpt.training.hardware import available_cores
 
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 30.0
@@ -114,7 +115,7 @@ class Workers:
             return
         for entry in [e for e in progress.elsewhere if not held(e.folder)]:
             progress.elsewhere.remove(entry)
-            if status(entry.folder) == "finished":
+            if status_of(entry.folder) == "finished":
                 progress.finished.append(entry)
             else:
                 progress.waiting.append(entry)
@@ -164,7 +165,7 @@ class Workers:
         elif code == HELD:
             progress.elsewhere.append(entry)
         elif self.interrupted and job.stopping is not None:
-            if latest(entry).get("status") == "failed":  # perhaps only for being stopped
+            if status_of(entry.folder) == "failed":  # perhaps only for being stopped
                 record_ended(entry, "interrupted", self.reason(job, code))
             progress.waiting.append(entry)  # for the next start of the sweep
         elif code == OUT_OF_MEMORY and job.crowded:
@@ -183,6 +184,4 @@ class Workers:
         if code is not None and code < 0:
             return f"killed by {signal.Signals(-code).name}"
         record = latest(job.entry)
-        return (
-            str(record["reason"]) if record.get("status") == "failed" else f"ended with exit code {code}"
-        )
+        return str(record.reason) if record and record.failed else f"ended with exit code {code}"

@@ -15,7 +15,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from modgpt.config.compose import RUN_KEYS
+from modgpt.config.keys import command_keys
 from modgpt.errors import UserError
 
 
@@ -66,7 +66,7 @@ def space_of(overrides: Sequence[Override]) -> Space:
             "'optimizer.lr=tag(log, interval(1e-3, 1e-2))'"
         )
     for key in searched:
-        if key in RUN_KEYS:
+        if key in command_keys():
             raise UserError(f"{key} cannot be searched: it is the same for the whole search")
     return Space(searched, fixed)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
 from pathlib import Path
 
 from hydra.core.override_parser.types import Override
@@ -17,7 +16,7 @@ from rich.table import Table
 from modgpt.config.compose import compose_job
 from modgpt.errors import UserError
 from modgpt.sweep.display import make_console
-from modgpt.sweep.launch import run_sweep, sweep_folder, with_match, with_name
+from modgpt.sweep.launch import run_sweep, sweep_folder, with_name
 from modgpt.sweep.plan import Planned, plan
 from modgpt.sweep.progress import Engine, latest
 from modgpt.sweep.search.distributions import space_of
@@ -77,7 +76,7 @@ def search(
     """
     optuna_logging.set_verbosity(optuna_logging.WARNING)
     space = space_of(overrides)
-    space = replace(space, fixed=with_match(with_name([space.fixed])[0]))
+    space = replace(space, fixed=with_name([space.fixed])[0])
     probes = space.probes()
     first = compose_job(probes[0]).config
     sweep = sweep_folder(Path(first.sweep_dir), first.sweep_name)
@@ -116,17 +115,17 @@ def search(
 def tell(study: Study, trial: Trial, entry: Planned, console: Console) -> bool:
     """Tell the study what has become of a trial's job; False where it has not come to an end."""
     record = latest(entry)
-    loss = record.get("final_val_loss")
     params = " ".join(f"{key}={value}" for key, value in trial.params.items())
     about = {"job": entry.folder.name}
-    if record.get("status") == "finished" and loss is not None and isfinite(loss):
-        study.tell(trial, loss, about)
-        outcome = f"val/loss {loss:.4f}"
-    elif record.get("status") in ("finished", "failed", "skipped"):
-        reason = str(record.get("reason") or "no finite loss")
-        skipped = record["status"] == "skipped"
+    if entry.skipped is not None or (record is not None and record.failed):
+        skipped = entry.skipped is not None
+        reason = entry.skipped or str(record and record.reason)
         study.tell(trial, None, about | {"reason": reason, "skipped": skipped})
         outcome = f"{'SKIPPED' if skipped else 'FAILED'}: {reason}"
+    elif record is not None and record.finished:
+        assert record.final_val_loss is not None
+        study.tell(trial, record.final_val_loss, about)
+        outcome = f"val/loss {record.final_val_loss:.4f}"
     else:
         return False
     line = f"trial {trial.number}  {outcome}  {params}"

@@ -17,7 +17,8 @@ from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from modgpt.config.compose import RUN_KEYS, parse
+from modgpt.config.keys import command_keys
+from modgpt.config.overrides import parse
 from modgpt.errors import UserError
 from modgpt.sweep.lease import Lease, held, locked
 from modgpt.sweep.search.distributions import Space
@@ -192,7 +193,7 @@ def suggest(trial: Trial, key: str, distribution: BaseDistribution) -> None:
 
 def lasting(overrides: list[str]) -> list[str]:
     """The overrides that belong to the search, not to one start of it."""
-    return sorted(o for o in overrides if parse([o])[0].key_or_group not in RUN_KEYS)
+    return sorted(o for o in overrides if parse([o])[0].key_or_group not in command_keys())
 
 
 def differing(found: dict[str, Any], wanted: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modgpt import build_model, compose
-from modgpt.config.compose import options
+from modgpt.config.search import options
 from modgpt.model.attention import base
 from modgpt.model.attention.base import Attention, by_products
 from modgpt.model.attention.linear import running_sums

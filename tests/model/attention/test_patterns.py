@@ -12,7 +12,7 @@ import torch.utils._pytree
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from modgpt.config.compose import options
+from modgpt.config.search import options
 from modgpt.model.attention.base import Attention
 from modgpt.model.attention.pattern import PatternAttention
 from modgpt.model.pos.base import Position

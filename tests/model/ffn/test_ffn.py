@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from modgpt.config.compose import options
+from modgpt.config.search import options
 from modgpt.model.ffn import moe
 from modgpt.model.ffn.base import ACTIVATIONS
 from tests.reference import (

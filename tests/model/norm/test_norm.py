@@ -7,7 +7,7 @@ import torch
 from hydra.utils import instantiate
 from torch import Tensor
 
-from modgpt.config.compose import options
+from modgpt.config.search import options
 from tests.reference import (
     NORM,
     assert_same,

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from modgpt.config.build import build_model
-from modgpt.config.compose import compose, options
+from modgpt.config.compose import compose
+from modgpt.config.search import options
 from modgpt.model.pos.alibi import alibi_slopes
 from modgpt.model.pos.base import Position
 from tests.reference import (

@@ -1,0 +1,86 @@
+"""What each key of a configuration is: its type, and what depends on it.
+
+One table, read by the check of types, by resume, by the identity of a job and by the comparison.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of the configuration.
+
+    Attributes:
+        type: of its value; None for a config group.
+        recipe: belongs to what is trained. The others belong to one command: where to write, what to
+            resume; a record does not keep them.
+        identity: decides what the training computes, so that two jobs that differ in it are two jobs.
+        factor: a comparison may ask what it changes.
+        required: the group cannot be left out.
+    """
+
+    type: Any = None
+    recipe: bool = True
+    identity: bool = True
+    factor: bool = True
+    required: bool = True
+
+
+KEYS: dict[str, Key] = {
+    # Parts of the model.
+    "attention": Key(),
+    "ffn": Key(),
+    "norm": Key(),
+    "pos": Key(),
+    "block": Key(),
+    # What else a training is made of.
+    "model": Key(),
+    "tokenizer": Key(),
+    "data": Key(),
+    "optimizer": Key(),
+    "schedule": Key(),
+    "trainer": Key(),
+    "callbacks": Key(identity=False, factor=False),
+    "logger": Key(identity=False, factor=False),
+    "experiment": Key(required=False),
+    "sweep": Key(recipe=False, identity=False, factor=False, required=False),
+    # Plain keys.
+    "seed": Key(int, factor=False),
+    "init_from": Key(str | None),
+    # The width that it leads to stands for `match` in the identity; the comparison has a column for it.
+    "match": Key(str, identity=False, factor=False),
+    "threads": Key(int | None, identity=False, factor=False),
+    "compile": Key(bool | None, identity=False, factor=False),
+    "run_name": Key(str | None, recipe=False, identity=False, factor=False),
+    "resume": Key(str | None, recipe=False, identity=False, factor=False),
+    "output_dir": Key(str, recipe=False, identity=False, factor=False),
+    "sweep_dir": Key(str, recipe=False, identity=False, factor=False),
+    "sweep_name": Key(str | None, recipe=False, identity=False, factor=False),
+    "job_folder": Key(str | None, recipe=False, identity=False, factor=False),
+    "dry_run": Key(bool, recipe=False, identity=False, factor=False),
+    "retry_failed": Key(bool, recipe=False, identity=False, factor=False),
+}
+
+# Keys inside groups that place or watch a run and leave its weights and losses as they are.
+# The digest of the corpus stands for its path.
+NOT_IDENTITY = (
+    "data.path", "data.data_dir",
+    "trainer.accelerator", "trainer.devices", "trainer.enable_progress_bar",
+    "trainer.enable_model_summary", "trainer.log_every_n_steps", "trainer.num_sanity_val_steps",
+)  # fmt: skip
+
+# The groups that make the model; a run keeps them from its first step on.
+PARTS = ("attention", "ffn", "norm", "pos", "block")
+
+
+def command_keys() -> frozenset[str]:
+    """The keys that belong to one command and not to the recipe."""
+    return frozenset(name for name, key in KEYS.items() if not key.recipe)
+
+
+def factor_keys() -> frozenset[str]:
+    """The keys that a comparison may ask about."""
+    return frozenset(name for name, key in KEYS.items() if key.factor)

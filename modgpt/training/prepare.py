@@ -1,0 +1,199 @@
+"""From a job to everything that its training needs: checked, derived, built. Nothing is written.
+
+The plan of a sweep, the measurement of its speed and the training itself all go through `prepare`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from modgpt.config.build import build_model
+from modgpt.config.check import check_arguments
+from modgpt.config.compose import Job
+from modgpt.config.keys import PARTS
+from modgpt.config.match import Matched, cost_at, match_size
+from modgpt.config.saved import differences
+from modgpt.data.base import DataModule
+from modgpt.errors import UserError, as_user_errors
+from modgpt.model.cost import Cost
+from modgpt.model.gpt import GPT
+from modgpt.runs.folder import load_run
+from modgpt.training.hardware import Machine, check_machine, machine_for
+from modgpt.training.lit_module import LitGPT
+
+LARGEST_SEED = 2**32 - 1
+AT_LEAST_ONE = (
+    "threads",
+    "trainer.max_steps",
+    "trainer.val_check_interval",
+    "trainer.log_every_n_steps",
+    "trainer.accumulate_grad_batches",
+)
+
+
+class MisfitError(UserError):
+    """The parts of one job do not fit together; the other jobs of its sweep may."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job with everything that its training needs.
+
+    Attributes:
+        job: as composed, unchanged.
+        config: the complete configuration: the composed one, with every value that depends on the data
+            or on the machine filled in. A run saves it as `config.yaml`.
+        data: the data module, loaded.
+        module: the LightningModule with the model.
+        cost: the model's declared cost.
+        matched: the width that was derived from `match`; None where none was.
+        machine: threads, precision and compiling, as decided.
+    """
+
+    job: Job
+    config: DictConfig
+    data: DataModule
+    module: LitGPT
+    cost: Cost
+    matched: Matched | None
+    machine: Machine
+
+    @property
+    def identity(self) -> DictConfig:
+        """The composed configuration with the derived width: what makes two jobs the same job.
+
+        What a machine decides is no part of it.
+        """
+        config = self.job.config.copy()
+        if self.matched is not None:
+            config.ffn.hidden = self.matched.hidden
+        return config
+
+    @property
+    def training_tokens(self) -> int:
+        """Tokens that the whole training sees."""
+        cfg = self.config
+        windows = cfg.data.batch_size * cfg.trainer.accumulate_grad_batches
+        return windows * cfg.model.block_size * cfg.trainer.max_steps
+
+
+class Corpora:
+    """The data modules of several jobs, each corpus loaded once."""
+
+    def __init__(self) -> None:
+        self.loaded: dict[str, DataModule] = {}
+
+    def of(self, cfg: DictConfig) -> DataModule:
+        """The loaded data module of a configuration."""
+        key = OmegaConf.to_yaml(OmegaConf.create([cfg.data, cfg.tokenizer]))
+        if key not in self.loaded:
+            with as_user_errors():
+                data: DataModule = instantiate(cfg.data, tokenizer=instantiate(cfg.tokenizer))
+                data.load()
+            self.loaded[key] = data
+        return self.loaded[key]
+
+
+def prepare(job: Job, machine: Machine | None = None, corpora: Corpora | None = None) -> Prepared:
+    """Check a job, derive what its configuration leaves open, build its data and its model.
+
+    Args:
+        job: as composed; stays as it is.
+        machine: threads, precision and compiling, where a sweep has decided them; None to decide here.
+        corpora: of several jobs.
+
+    Raises:
+        UserError: a value is of the wrong kind or out of its range, or the data cannot be read.
+        MisfitError: the parts do not fit together.
+    """
+    cfg = job.config.copy()
+    with as_user_errors():
+        OmegaConf.resolve(cfg)
+    machine = machine_for(cfg, machine)
+    cfg.threads, cfg.trainer.precision = machine.threads, machine.precision
+    cfg.compile = machine.compile
+    check_arguments(cfg)
+    check_ranges(cfg)
+    check_machine(machine)
+    data = (corpora or Corpora()).of(cfg)
+    with open_dict(cfg):
+        cfg.model.vocab_size = vocabulary(cfg, len(data.tokenizer))
+    try:
+        matched = match_size(cfg)
+        if matched is not None:
+            cfg.ffn.hidden = matched.hidden
+        cost = cost_at(cfg)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(cfg.seed)
+            module = build_module(cfg)
+        if cfg.init_from is not None:
+            load_weights(Path(cfg.init_from), cfg, module.model)
+    except UserError as error:
+        raise MisfitError(str(error)) from error
+    return Prepared(job, cfg, data, module, cost, matched, machine)
+
+
+def check_ranges(cfg: DictConfig) -> None:
+    """Refuse counts below one, and seeds that no random generator takes."""
+    for key in AT_LEAST_ONE:
+        value = OmegaConf.select(cfg, key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UserError(f"{key} must be a whole number of at least 1, got {value}")
+    if not 0 <= cfg.seed <= LARGEST_SEED:
+        raise UserError(f"seed must lie between 0 and {LARGEST_SEED}, got {cfg.seed}")
+
+
+def vocabulary(cfg: DictConfig, tokens: int) -> int:
+    """The size of the vocabulary: the tokenizer's, or a larger one that is given.
+
+    Raises:
+        UserError: a smaller one is given.
+    """
+    if OmegaConf.is_missing(cfg.model, "vocab_size"):
+        return tokens
+    if cfg.model.vocab_size < tokens:
+        raise UserError(f"model.vocab_size={cfg.model.vocab_size} is less than the tokenizer's {tokens}")
+    return cfg.model.vocab_size
+
+
+def build_module(cfg: DictConfig) -> LitGPT:
+    """The LightningModule, tried out: its parts meet in a forward pass, its optimizer is made.
+
+    Raises:
+        UserError: the parts do not fit together, or a value is out of its range.
+    """
+    model = build_model(cfg)
+    with as_user_errors():
+        optimizer, checked = instantiate(cfg.optimizer), instantiate(cfg.schedule)
+        # Hydra's partials check what they call every time, which takes a third of a millisecond.
+        schedule = partial(checked.func, *checked.args, **checked.keywords)
+        schedule(0)
+        optimizer(model)
+        state = torch.get_rng_state()
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, 2, dtype=torch.long))
+        model.train()
+        torch.set_rng_state(state)
+    return LitGPT(model, optimizer, schedule)
+
+
+def load_weights(folder: Path, cfg: DictConfig, model: GPT) -> None:
+    """Give a new model the weights of a run, or of what was imported as one.
+
+    Raises:
+        UserError: no run there, or the architecture is not the same; names the key that differs.
+    """
+    source = load_run(folder)
+    for key, before, after in differences(source.config, cfg, (*PARTS, "model")):
+        if key == "model.block_size" and source.model.pos.max_length is None:
+            continue  # there is no table of positions
+        raise UserError(
+            f"init_from keeps the architecture of {folder}: {key} is {before} there, not {after}"
+        )
+    model.load_state_dict(source.model.state_dict())
