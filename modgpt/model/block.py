@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from modgpt.model.attention.base import Attention
 from modgpt.model.cost import Cost, cost_of
 from modgpt.model.ffn.base import FeedForward
+from modgpt.model.init import Initializer
 from modgpt.model.pos.base import Position
 from modgpt.model.state import State
 
@@ -70,9 +71,10 @@ class Block(nn.Module):
         y, aux = self.ffn(self.ffn_norm_in(x if self.parallel else after))
         return after + self.ffn_norm_out(y), state, aux
 
-    def reset_parameters(self, std: float, residual_std: float) -> None:
-        self.attention.reset_parameters(std, residual_std)
-        self.ffn.reset_parameters(std, residual_std)
+    def reset_parameters(self, init: Initializer) -> None:
+        """Draw the initial weights of both branches."""
+        self.attention.reset_parameters(init)
+        self.ffn.reset_parameters(init)
 
     def cost(self, length: int) -> Cost:
         """Sum of the parts' declared costs."""

@@ -17,6 +17,7 @@ from modgpt.model.attention.base import Attention
 from modgpt.model.block import Block
 from modgpt.model.cost import Cost, cost_of, count_parameters
 from modgpt.model.ffn.base import FeedForward
+from modgpt.model.init import Initializer
 from modgpt.model.pos.base import Position
 from modgpt.model.state import ModelState, State
 
@@ -37,6 +38,7 @@ class GPT(nn.Module):
         init_std: standard deviation of the initial weights.
         residual_std: the same for the projections that write into the residual stream; None for
             init_std/√(2·n_layers) (GPT-2, section 2.3), 0 to start as the identity.
+        seed: of the initial weights; parameters of equal name and shape are equal in every model.
         logit_softcap: c, which makes the logits c·tanh(logits/c) and so keeps them within ±c (Gemma 2,
             2024, section 2); None to leave them alone.
 
@@ -62,6 +64,7 @@ class GPT(nn.Module):
         tied_head: bool = True,
         init_std: float = 0.02,
         residual_std: float | None = None,
+        seed: int = 0,
         logit_softcap: float | None = None,
     ) -> None:
         super().__init__()
@@ -101,7 +104,7 @@ class GPT(nn.Module):
             self.head.weight = self.embedding.weight
         if residual_std is None:
             residual_std = init_std / math.sqrt(2 * n_layers)
-        self.reset_parameters(init_std, residual_std)
+        self.reset_parameters(Initializer(self, seed=seed, std=init_std, residual_std=residual_std))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (B,T) -> logits (B,T,V)."""
@@ -174,14 +177,14 @@ class GPT(nn.Module):
             # code on a CPU (tests/model/test_compile.py notices, with attention=linear).
             block.compile(dynamic=False, **options)
 
-    def reset_parameters(self, std: float, residual_std: float) -> None:
+    def reset_parameters(self, init: Initializer) -> None:
         """Draw all initial weights; norms start as their own constructors leave them."""
-        nn.init.normal_(self.embedding.weight, std=std)
+        init.normal(self.embedding.weight)
         if self.head.weight is not self.embedding.weight:
-            nn.init.normal_(self.head.weight, std=std)
-        self.pos.reset_parameters(std, residual_std)
+            init.normal(self.head.weight)
+        self.pos.reset_parameters(init)
         for block in self.blocks:
-            block.reset_parameters(std, residual_std)
+            block.reset_parameters(init)
 
     def cost(self, length: int) -> Cost:
         """Declared cost of the whole model at sequence length `length`."""

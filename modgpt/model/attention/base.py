@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modgpt.model.cost import Cost, count_parameters
+from modgpt.model.init import Initializer
 from modgpt.model.pos.base import Position
 from modgpt.model.state import State
 
@@ -101,16 +102,19 @@ class Attention(nn.Module, ABC):
         Returns:
             (B,T,C), and the state after x (None if none was given).
         """
-        q, k, v = self.project(x, pos, positions)
-        y, state = self.mix(q, k, v, pos, positions, state)
+        y, state = self.mix(**self.project(x, pos, positions), pos=pos, positions=positions, state=state)
         y = self.out(y.transpose(1, 2).flatten(2))  # (B,H,T,D) -> (B,T,H·D) -> (B,T,C)
         return F.dropout(y, self.dropout) if self.training else y, state
 
-    def project(self, x: Tensor, pos: Position, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x (B,T,C) -> q (B,H,T,D), k and v (B,Hkv,T,D), q and k normed and rotated."""
+    def project(self, x: Tensor, pos: Position, positions: Tensor) -> dict[str, Tensor]:
+        """What `mix` gets of x (B,T,C), by name: q (B,H,T,D), k and v (B,Hkv,T,D), normed and rotated.
+
+        An option that makes more of x (gates, decays, latent keys) adds it here under its own name.
+        """
         heads = self.qkv(x).view(*x.shape[:2], -1, self.head_dim).transpose(1, 2)  # (B,H+2Hkv,T,D)
         qk, v = heads.split_with_sizes([self.n_heads + self.n_kv_heads, self.n_kv_heads], dim=1)
-        return *self.norm_and_rotate(qk, pos, positions), v
+        q, k = self.norm_and_rotate(qk, pos, positions)
+        return {"q": q, "k": k, "v": v}
 
     def norm_and_rotate(self, qk: Tensor, pos: Position, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Norm first, so that rotation keeps the norm's scale; qk (B,H+Hkv,T,D) -> q, k."""
@@ -134,16 +138,12 @@ class Attention(nn.Module, ABC):
         return q, k
 
     @abstractmethod
-    def mix(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        pos: Position,
-        positions: Tensor,
-        state: State | None,
-    ) -> tuple[Tensor, State | None]:
-        """q (B,H,T,D), k and v (B,Hkv,T,D) -> (B,H,T,D) and the state after them."""
+    def mix(self, *args: Any, **kwargs: Any) -> tuple[Tensor, State | None]:
+        """Mix the tokens of each head: mix(q, k, v, pos, positions, state) -> (B,H,T,D), state after.
+
+        Its arguments are what `project` returns, by name, then the positional encoding, the positions
+        (T,) of x, and the state before x or None.
+        """
 
     @abstractmethod
     def initial_state(self, batch_size: int, capacity: int) -> State:
@@ -169,13 +169,10 @@ class Attention(nn.Module, ABC):
         flops = projections + self.mixing_flops(length)
         return Cost(n, n, flops, self.state_size(length))
 
-    def reset_parameters(self, std: float, residual_std: float) -> None:
-        """Normal weights: `std` for q, k and v, `residual_std` for the output; biases zero."""
-        nn.init.normal_(self.qkv.weight, std=std)
-        nn.init.normal_(self.out.weight, std=residual_std)
-        for linear in (self.qkv, self.out):
-            if linear.bias is not None:
-                nn.init.zeros_(linear.bias)
+    def reset_parameters(self, init: Initializer) -> None:
+        """Draw the initial weights of the projections."""
+        init.linear(self.qkv)
+        init.linear(self.out, residual=True)
 
 
 def softmax_attention(

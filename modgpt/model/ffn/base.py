@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modgpt.model.cost import Cost, count_parameters
+from modgpt.model.init import Initializer
 
 # GELU(a) = a·Φ(a) (Hendrycks & Gimpel 2016), also in its approximation by a tanh (GPT-2); SiLU(a) =
 # a·sigmoid(a); squared ReLU (So et al. 2021, Primer).
@@ -49,8 +50,8 @@ class FeedForward(nn.Module, ABC):
         """Declared cost at sequence length `length`."""
 
     @abstractmethod
-    def reset_parameters(self, std: float, residual_std: float) -> None:
-        """Normal weights: `residual_std` for the projection back to C, `std` for the others."""
+    def reset_parameters(self, init: Initializer) -> None:
+        """Draw the initial weights; the projection back to C is a residual one."""
 
 
 class DenseFeedForward(FeedForward):
@@ -88,11 +89,3 @@ def activation_named(name: str) -> Callable[[Tensor], Tensor]:
     if name not in ACTIVATIONS:
         raise ValueError(f"ffn.activation must be one of {', '.join(ACTIVATIONS)}, got {name!r}")
     return ACTIVATIONS[name]
-
-
-def init_linear(linear: nn.Module, std: float) -> None:
-    """Normal weights of standard deviation `std`, a zero bias."""
-    assert isinstance(linear.weight, Tensor)
-    nn.init.normal_(linear.weight, std=std)
-    if isinstance(linear.bias, Tensor):
-        nn.init.zeros_(linear.bias)

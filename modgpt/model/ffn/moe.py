@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from modgpt.model.cost import Cost, count_parameters
 from modgpt.model.ffn.base import DenseFeedForward, FeedForward, checked_hidden
+from modgpt.model.init import Initializer
 
 EVEN = 64  # rows
 
@@ -178,6 +179,6 @@ class MixtureOfExperts(FeedForward):
             flops=2 * router + experts.flops * share,
         )
 
-    def reset_parameters(self, std: float, residual_std: float) -> None:
-        nn.init.normal_(self.router.weight, std=std)
-        self.experts.reset_parameters(std, residual_std)
+    def reset_parameters(self, init: Initializer) -> None:
+        init.linear(self.router)
+        self.experts.reset_parameters(init)

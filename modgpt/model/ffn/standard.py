@@ -11,8 +11,8 @@ from modgpt.model.ffn.base import (
     LinearFactory,
     activation_named,
     checked_hidden,
-    init_linear,
 )
+from modgpt.model.init import Initializer
 
 
 class StandardFeedForward(DenseFeedForward):
@@ -47,6 +47,6 @@ class StandardFeedForward(DenseFeedForward):
     def transform(self, x: Tensor, *groups: Tensor) -> Tensor:
         return self.down(self.activation(self.up(x, *groups)), *groups)
 
-    def reset_parameters(self, std: float, residual_std: float) -> None:
-        init_linear(self.up, std)
-        init_linear(self.down, residual_std)
+    def reset_parameters(self, init: Initializer) -> None:
+        init.linear(self.up)
+        init.linear(self.down, residual=True)

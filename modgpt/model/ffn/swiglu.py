@@ -11,8 +11,8 @@ from modgpt.model.ffn.base import (
     LinearFactory,
     activation_named,
     checked_hidden,
-    init_linear,
 )
+from modgpt.model.init import Initializer
 
 
 class SwiGLUFeedForward(DenseFeedForward):
@@ -50,6 +50,6 @@ class SwiGLUFeedForward(DenseFeedForward):
         gate, up = self.gate_up(x, *groups).chunk(2, dim=-1)
         return self.down(self.activation(gate) * up, *groups)
 
-    def reset_parameters(self, std: float, residual_std: float) -> None:
-        init_linear(self.gate_up, std)
-        init_linear(self.down, residual_std)
+    def reset_parameters(self, init: Initializer) -> None:
+        init.linear(self.gate_up)
+        init.linear(self.down, residual=True)

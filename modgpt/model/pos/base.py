@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from modgpt.model.init import Initializer
+
 
 class Position(nn.Module):
     """Positional information, entering through four hooks that do nothing by default.
@@ -55,5 +57,5 @@ class Position(nn.Module):
         """
         return None
 
-    def reset_parameters(self, std: float, residual_std: float) -> None:
+    def reset_parameters(self, init: Initializer) -> None:
         """Draw the initial weights."""

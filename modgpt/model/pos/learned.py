@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from modgpt.model.init import Initializer
 from modgpt.model.pos.base import Position
 
 
@@ -26,5 +27,5 @@ class LearnedPosition(Position):
     def embed(self, x: Tensor, positions: Tensor) -> Tensor:
         return x + self.table(positions).type_as(x)
 
-    def reset_parameters(self, std: float, residual_std: float) -> None:
-        nn.init.normal_(self.table.weight, std=std)
+    def reset_parameters(self, init: Initializer) -> None:
+        init.normal(self.table.weight)
