@@ -14,8 +14,26 @@ from modgpt.model.attention.base import Attention
 from modgpt.model.cost import Cost, cost_of
 from modgpt.model.ffn.base import FeedForward
 from modgpt.model.init import Initializer
-from modgpt.model.pos.base import Position
+from modgpt.model.pos.base import DefinedPosition, Position
 from modgpt.model.state import State
+
+
+def block(
+    x: Tensor,
+    pos: DefinedPosition,
+    *,
+    attention: Callable[..., tuple[Tensor, dict[str, Tensor]]],
+    ffn: Callable[..., tuple[Tensor, dict[str, Tensor]]],
+    attention_norm_in: Callable[[Tensor], Tensor],
+    attention_norm_out: Callable[[Tensor], Tensor],
+    ffn_norm_in: Callable[[Tensor], Tensor],
+    ffn_norm_out: Callable[[Tensor], Tensor],
+    parallel: bool,
+) -> Tensor:
+    """x + a(x) + f(x + a(x)), or x + a(x) + f(x) in parallel; a and f stand between their norms."""
+    mixed = x + attention_norm_out(attention(attention_norm_in(x), pos)[0])
+    read = x if parallel else mixed
+    return mixed + ffn_norm_out(ffn(ffn_norm_in(read))[0])
 
 
 class Block(nn.Module):
@@ -33,6 +51,9 @@ class Block(nn.Module):
     Raises:
         ValueError: `norm_at` is none of these.
     """
+
+    definition = staticmethod(block)
+    variants = ({}, {"norm_at": "out"}, {"norm_at": "both"})
 
     def __init__(
         self,

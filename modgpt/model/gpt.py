@@ -18,8 +18,28 @@ from modgpt.model.block import Block
 from modgpt.model.cost import Cost, cost_of, count_parameters
 from modgpt.model.ffn.base import FeedForward
 from modgpt.model.init import Initializer
-from modgpt.model.pos.base import Position
+from modgpt.model.pos.base import DefinedPosition, Position
 from modgpt.model.state import ModelState, State
+
+
+def gpt(
+    tokens: Tensor,
+    *,
+    embedding: Callable[[Tensor], Tensor],
+    pos: DefinedPosition,
+    embedding_norm: Callable[[Tensor], Tensor],
+    blocks: Sequence[Callable[[Tensor, DefinedPosition], Tensor]],
+    norm: Callable[[Tensor], Tensor],
+    head: Callable[[Tensor], Tensor],
+    logit_softcap: float | None,
+) -> Tensor:
+    """Embed, add positions, pass all blocks, norm, score every token: tokens (B,T) -> (B,T,V)."""
+    x = torch.stack([pos.embed(embedding(sequence)) for sequence in tokens])  # (B,T,C)
+    x = embedding_norm(x)
+    for block in blocks:
+        x = block(x, pos)
+    logits = head(norm(x))
+    return logits if logit_softcap is None else logit_softcap * torch.tanh(logits / logit_softcap)
 
 
 class GPT(nn.Module):
@@ -43,8 +63,11 @@ class GPT(nn.Module):
             2024, section 2); None to leave them alone.
 
     Raises:
-        ValueError: a size is below 1, dropout is not in [0, 1), or logit_softcap is not positive.
+        ValueError: a size is below 1, dropout is not in [0, 1), logit_softcap is not positive;
+            the positional encoding does not support the width of the heads.
     """
+
+    definition = staticmethod(gpt)
 
     def __init__(
         self,
@@ -98,6 +121,10 @@ class GPT(nn.Module):
             for layer in range(n_layers)
         )
         self.blocks = cast("Sequence[Block]", layers)
+        for layer in self.blocks:
+            problem = self.pos.unsupported(layer.attention.head_dim)
+            if problem is not None:
+                raise ValueError(problem)
         self.norm = norm(d_model)
         self.head = nn.Linear(d_model, vocab_size, bias=False)
         if tied_head:

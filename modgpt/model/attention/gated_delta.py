@@ -12,13 +12,48 @@ from torch import Tensor, nn
 
 from modgpt.model.attention.base import Attention
 from modgpt.model.init import Initializer
-from modgpt.model.pos.base import Position
+from modgpt.model.pos.base import DefinedPosition, Position
 from modgpt.model.precision import wide, wide_dtype
 from modgpt.model.state import State
 
 # Ranges of the initial decay, from Mamba-2's code: rates A, and steps Δ at x = 0.
 RATES = (1.0, 16.0)
 STEPS = (1e-3, 1e-1)
+
+
+def gated_delta_rule(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    pos: DefinedPosition,
+    alpha: Tensor,
+    beta: Tensor,
+    *,
+    scale: float,
+    eps: float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """S ← αS, S ← S + βk(v − Sᵀk)ᵀ, y = Sᵀq, token by token.
+
+    One head of one sequence: q, k, v (T,D) -> (T,D), and the state after them. q and k have length 1, q
+    then times `scale`; α and β (T,) come from `delta_gates`.
+    """
+    q = pos.rotate(q / (q.square().sum(1, keepdim=True) + eps).sqrt())
+    k = pos.rotate(k / (k.square().sum(1, keepdim=True) + eps).sqrt())
+    s, rows = torch.zeros(q.shape[1], q.shape[1]), []
+    for t in range(len(q)):
+        s = alpha[t] * pos.decay() * s
+        held = k[t] @ s  # what S holds under this key
+        s = s + beta[t] * k[t][:, None] @ (v[t] - held)[None, :]
+        rows.append(scale * q[t] @ s)
+    return torch.stack(rows), {"s": s}
+
+
+def delta_gates(x: Tensor, *, gates: nn.Linear, a_log: Tensor, dt_bias: Tensor) -> dict[str, Tensor]:
+    """αₜ = exp(−A·softplus(xₜW_α + b)) and βₜ = sigmoid(xₜW_β) of each head: (B,T,C) -> (B,H,T)."""
+    for_alpha, for_beta = gates(x).transpose(1, 2).chunk(2, dim=1)  # (B,H,T)
+    step = torch.log1p(torch.exp(for_alpha + dt_bias[:, None]))
+    alpha = torch.exp(-a_log.exp()[:, None] * step)
+    return {"alpha": alpha, "beta": torch.sigmoid(for_beta)}
 
 
 @dataclass
@@ -61,6 +96,10 @@ class GatedDeltaAttention(Attention):
         ValueError: chunk < 1.
     """
 
+    definition = staticmethod(gated_delta_rule)
+    gates_definition = staticmethod(delta_gates)
+    variants = ({"chunk": 4}, {"chunk": 1}, {"chunk": 64})
+
     def __init__(self, *, chunk: int = 64, eps: float = 1e-6, **base: Any) -> None:
         super().__init__(**base)
         if chunk < 1:
@@ -94,7 +133,7 @@ class GatedDeltaAttention(Attention):
         # A state that is read, corrected and written again thousands of times loses too much in bf16.
         with torch.autocast(q.device.type, enabled=False):
             q, k, v = self.unit(wide(q)), self.unit(wide(k)), wide(v)
-            q = q * (self.head_dim**-0.5 if self.scale is None else self.scale)
+            q = q * self.scale
             if self.n_kv_heads != self.n_heads:
                 k, v = (x.repeat_interleave(self.n_heads // self.n_kv_heads, dim=1) for x in (k, v))
             decay = pos.log_decay()

@@ -10,6 +10,11 @@ from modgpt.model.init import Initializer
 from modgpt.model.pos.base import Position
 
 
+def learned(x: Tensor, t: int, *, table: nn.Embedding) -> Tensor:
+    """x + Pₜ, the row of position t in a trained table P, for one embedding x (C,)."""
+    return x + table.weight[t]
+
+
 class LearnedPosition(Position):
     """x + P[t], P a trained table of `block_size` rows.
 
@@ -17,6 +22,7 @@ class LearnedPosition(Position):
     and `generate` re-reads the last half of the window to go on.
     """
 
+    embed_definition = staticmethod(learned)
     relative = False
 
     def __init__(self, **sizes: Any) -> None:
