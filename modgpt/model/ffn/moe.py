@@ -29,7 +29,7 @@ def mixture_of_experts(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """y = Σ_{e in top-k} gₑ FFNₑ(x), token by token: x (…,C) -> (…,C), auxiliary losses."""
     n_experts = len(each_expert)
-    outputs, probabilities, z, load = [], [], [], torch.zeros(n_experts)
+    outputs, probabilities, z, load = [], [], [], torch.zeros(n_experts, dtype=x.dtype)
     for token in x.flatten(0, -2):
         logits = router(token)
         p = logits.softmax(-1)
