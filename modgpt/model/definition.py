@@ -23,8 +23,15 @@ def defined(module: nn.Module) -> Callable[..., Any]:
         TypeError: the module's class names no definition.
     """
     own = getattr(module, "defined", None)  # a family may wrap the definitions of its options
-    if own is not None:
-        return own()
+    return bound(definition_of(module), module) if own is None else own()
+
+
+def definition_of(module: nn.Module) -> Callable[..., Any]:
+    """The definition that a module's class names.
+
+    Raises:
+        TypeError: there is none.
+    """
     definition = getattr(module, "definition", None)
     if definition is None:
         name = type(module).__name__
@@ -32,7 +39,7 @@ def defined(module: nn.Module) -> Callable[..., Any]:
             f"{name} has no definition: write the formula as a plain function and name it in the class: "
             "definition = staticmethod(your_function)"
         )
-    return bound(definition, module)
+    return definition
 
 
 def bound(definition: Callable[..., Any], module: nn.Module, **given: Any) -> Callable[..., Any]:

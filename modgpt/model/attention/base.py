@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modgpt.model.cost import Cost, count_parameters
-from modgpt.model.definition import bound
+from modgpt.model.definition import bound, definition_of
 from modgpt.model.init import Initializer
 from modgpt.model.pos.base import DefinedPosition, Position
 from modgpt.model.state import State
@@ -210,7 +210,7 @@ class Attention(nn.Module, ABC):
 
     def defined(self) -> Callable[..., tuple[Tensor, dict[str, Tensor]]]:
         """This layer by its definition: (x (B,T,C), pos) -> (B,T,C), final state by name."""
-        mix, gates = bound(self.definition, self), bound(self.gates_definition, self)
+        mix, gates = bound(definition_of(self), self), bound(self.gates_definition, self)
         return bound(attention, self, mix=mix, gates=gates)
 
     @abstractmethod

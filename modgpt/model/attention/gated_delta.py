@@ -39,7 +39,7 @@ def gated_delta_rule(
     """
     q = pos.rotate(q / (q.square().sum(1, keepdim=True) + eps).sqrt())
     k = pos.rotate(k / (k.square().sum(1, keepdim=True) + eps).sqrt())
-    s, rows = torch.zeros(q.shape[1], q.shape[1]), []
+    s, rows = q.new_zeros(q.shape[1], q.shape[1]), []
     for t in range(len(q)):
         s = alpha[t] * pos.decay() * s
         held = k[t] @ s  # what S holds under this key

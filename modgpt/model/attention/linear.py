@@ -25,7 +25,7 @@ def linear_attention(
     phi_q, phi_k = F.elu(q) + 1, F.elu(k) + 1
     turned_q, turned_k = pos.rotate(phi_q), pos.rotate(phi_k)  # for the numerator alone
     width, rows = q.shape[1], []
-    s, z = torch.zeros(width, width), torch.zeros(width)
+    s, z = q.new_zeros(width, width), q.new_zeros(width)
     for t in range(len(q)):
         s = pos.decay() * s + turned_k[t][:, None] @ v[t][None, :]
         z = pos.decay() * z + phi_k[t]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modgpt.model.cost import Cost, count_parameters
-from modgpt.model.definition import bound
+from modgpt.model.definition import bound, definition_of
 from modgpt.model.init import Initializer
 
 # Builds a projection, called with (in_features, out_features, bias=…).
@@ -73,7 +73,7 @@ class DenseFeedForward(FeedForward):
 
     def defined(self) -> Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]:
         """This layer by its definition."""
-        transform = bound(self.definition, self)
+        transform = bound(definition_of(self), self)
         return lambda x: (transform(x), {})
 
     def cost(self, length: int) -> Cost:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from modgpt.kernels import even_groups, grouped_linear
 from modgpt.model.cost import Cost, count_parameters
-from modgpt.model.definition import bound
+from modgpt.model.definition import bound, definition_of
 from modgpt.model.ffn.base import DenseFeedForward, FeedForward, checked_hidden
 from modgpt.model.init import Initializer
 from modgpt.model.precision import wide
@@ -202,7 +202,7 @@ class MixtureOfExperts(FeedForward):
         projections = {n: p for n, p in self.experts.named_children() if isinstance(p, GroupedLinear)}
         return [
             bound(
-                self.experts.definition,
+                definition_of(self.experts),
                 self.experts,
                 **{name: projection.of_expert(e) for name, projection in projections.items()},
             )

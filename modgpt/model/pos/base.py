@@ -124,4 +124,4 @@ class DefinedPosition:
 
     def decay(self) -> Tensor:
         """The factor by which a recurrent state fades per token: e^bias of a key one token back."""
-        return self.bias([1]).exp()
+        return self.bias([1])[0].exp()
