@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 from modgpt.model.gpt import GPT
 from modgpt.testing import build
@@ -21,7 +22,9 @@ def name_of(choices: dict[str, str]) -> str:
     return "-".join(choices.values())
 
 
-def small_model(choices: dict[str, str], **sizes: object) -> GPT:
+def small_model(choices: dict[str, str], **sizes: Any) -> GPT:
     """A small model of the chosen options, whose windows and chunks a few tokens pass."""
-    parts = {group: build.small(build.options_of(group)[option]) for group, option in choices.items()}
+    parts: dict[str, Any] = {
+        group: build.small(build.options_of(group)[option]) for group, option in choices.items()
+    }
     return build.small_model(**parts, **sizes)

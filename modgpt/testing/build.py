@@ -87,7 +87,13 @@ def small_model(
     **sizes: Any,
 ) -> GPT:
     """A model of two layers with three heads, which is no power of two, and large weights."""
-    defaults = {"vocab_size": 11, "d_model": 48, "n_layers": 2, "n_heads": 3, "block_size": 32}
+    defaults: dict[str, Any] = {
+        "vocab_size": 11,
+        "d_model": 48,
+        "n_layers": 2,
+        "n_heads": 3,
+        "block_size": 32,
+    }
     return GPT(
         attention=attention,
         ffn=ffn,

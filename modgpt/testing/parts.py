@@ -57,12 +57,13 @@ def check_position_definition(
 ) -> None:
     """Every hook is what its definition says, at the given positions."""
     module: Position = component(make, d_model=d_model, n_heads=n_heads, block_size=300, init_std=0.02)
-    on_embedding, on_query, on_score = defined(module).formulas
+    formulas = module.defined()
     x = inputs(2, len(positions), d_model).requires_grad_()
-    check_hook(module.embed, on_embedding, x, positions, dict(module.named_parameters()))
+    check_hook(module.embed, formulas.on_embedding, x, positions, dict(module.named_parameters()))
     if module.unsupported(head_dim) is None:
         q = inputs(2, 3, len(positions), head_dim).requires_grad_()
-        check_hook(module.rotate, on_query, q, positions, {})
+        check_hook(module.rotate, formulas.on_query, q, positions, {})
+    on_score = formulas.on_score
     # Only pairs with j ≤ i are compared: what hides the others is the attention's.
     keys = torch.arange(int(positions[-1]) + 1)
     bias, decay = module.score_bias(positions, keys), module.log_decay()

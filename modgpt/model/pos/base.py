@@ -79,8 +79,11 @@ class Position(nn.Module):
 
     def defined(self) -> DefinedPosition:
         """This encoding by its definition."""
-        formulas = self.embed_definition, self.rotate_definition, self.bias_definition
-        return DefinedPosition(*(formula and bound(formula, self) for formula in formulas))
+        return DefinedPosition(
+            self.embed_definition and bound(self.embed_definition, self),
+            self.rotate_definition and bound(self.rotate_definition, self),
+            self.bias_definition and bound(self.bias_definition, self),
+        )
 
 
 class DefinedPosition:
@@ -98,26 +101,26 @@ class DefinedPosition:
         on_score: Callable[[int, int], Tensor] | None = None,
         head: int = 0,
     ) -> None:
-        self.formulas = on_embedding, on_query, on_score
+        self.on_embedding, self.on_query, self.on_score = on_embedding, on_query, on_score
         self.head = head
 
     def of_head(self, head: int) -> DefinedPosition:
         """The same encoding for one head."""
-        return DefinedPosition(*self.formulas, head)
+        return DefinedPosition(self.on_embedding, self.on_query, self.on_score, head)
 
     def embed(self, x: Tensor) -> Tensor:
         """Each embedding of x (T,C) with its position added."""
-        formula = self.formulas[0]
+        formula = self.on_embedding
         return x if formula is None else torch.stack([formula(x[t], t) for t in range(len(x))])
 
     def rotate(self, x: Tensor) -> Tensor:
         """Each query or key of x (T,D) rotated by its position."""
-        formula = self.formulas[1]
+        formula = self.on_query
         return x if formula is None else torch.stack([formula(x[t], t) for t in range(len(x))])
 
     def bias(self, distances: Sequence[int]) -> Tensor:
         """The bias of the scores of keys that lie so many tokens back: (n,)."""
-        formula = self.formulas[2]
+        formula = self.on_score
         if formula is None:
             return torch.zeros(len(distances))
         return torch.stack([formula(self.head, n) for n in distances])

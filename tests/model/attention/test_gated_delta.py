@@ -63,8 +63,9 @@ def mixed(
     log_alpha = -F.softplus(torch.tensor(a).expand(len(q)))[None, None, :, None]
     beta = torch.tensor(b).expand(len(q)).sigmoid()[None, None, :, None]
     pos = Position(d_model=D, n_heads=1, block_size=8, init_std=0.02)
-    tokens, positions = (x[None, None] for x in (q, k, v)), torch.arange(len(q))
-    y, _ = module.mix(*tokens, pos, positions, None, log_alpha=log_alpha, beta=beta)
+    q, k, v = (x[None, None] for x in (q, k, v))
+    positions = torch.arange(q.shape[2])
+    y, _ = module.mix(q, k, v, pos, positions, None, log_alpha=log_alpha, beta=beta)
     return y[0, 0].detach()
 
 
