@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from modgpt.kernels.decoding import modules_as_attributes, without_onednn
 from modgpt.model.gpt import GPT
 
 if TYPE_CHECKING:
@@ -114,10 +114,10 @@ def stream(
     was_training = model.training
     model.eval()
     try:
-        with parts_at_hand(model):
+        with modules_as_attributes(model):
             read, state = 0, None
             for known in range(prompt, capacity):
-                with torch.inference_mode(), no_setting_up(model.embedding.weight.dtype):
+                with torch.inference_mode(), without_onednn(model.embedding.weight.dtype):
                     if limit is not None and (state.length if state else 0) + known - read > limit:
                         read, state = known - max(1, limit // 2), None
                     if state is None:
@@ -129,39 +129,6 @@ def stream(
                 yield picked
     finally:
         model.train(was_training)
-
-
-@contextmanager
-def parts_at_hand(model: nn.Module) -> Iterator[None]:
-    """Let all modules have their parts and parameters as plain attributes.
-
-    `nn.Module` looks those up in Python, after Python itself has not found them: a tenth of the time
-    that a single token takes.
-    """
-    modules = list(model.modules())
-    for module in modules:
-        vars(module).update(module._modules | module._parameters)
-    try:
-        yield
-    finally:
-        for module in modules:
-            for name in (*module._modules, *module._parameters):
-                vars(module).pop(name, None)
-
-
-@contextmanager
-def no_setting_up(dtype: torch.dtype) -> Iterator[None]:
-    """Without oneDNN, which prepares a kernel at every call: too long for a single token.
-
-    It stays where the products in bf16 are its own: in a model of that type, and under autocast.
-    """
-    before = torch.backends.mkldnn.enabled
-    narrow = dtype != torch.float32 or torch.is_autocast_enabled("cpu")
-    torch.backends.mkldnn.enabled = before and narrow
-    try:
-        yield
-    finally:
-        torch.backends.mkldnn.enabled = before
 
 
 def trained_context(model: GPT) -> int | None:

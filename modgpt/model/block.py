@@ -13,8 +13,27 @@ from torch import Tensor, nn
 from modgpt.model.attention.base import Attention
 from modgpt.model.cost import Cost, cost_of
 from modgpt.model.ffn.base import FeedForward
-from modgpt.model.pos.base import Position
+from modgpt.model.init import Initializer
+from modgpt.model.pos.base import DefinedPosition, Position
 from modgpt.model.state import State
+
+
+def block(
+    x: Tensor,
+    pos: DefinedPosition,
+    *,
+    attention: Callable[..., tuple[Tensor, dict[str, Tensor]]],
+    ffn: Callable[..., tuple[Tensor, dict[str, Tensor]]],
+    attention_norm_in: Callable[[Tensor], Tensor],
+    attention_norm_out: Callable[[Tensor], Tensor],
+    ffn_norm_in: Callable[[Tensor], Tensor],
+    ffn_norm_out: Callable[[Tensor], Tensor],
+    parallel: bool,
+) -> Tensor:
+    """x + a(x) + f(x + a(x)), or x + a(x) + f(x) in parallel; a and f stand between their norms."""
+    mixed = x + attention_norm_out(attention(attention_norm_in(x), pos)[0])
+    read = x if parallel else mixed
+    return mixed + ffn_norm_out(ffn(ffn_norm_in(read))[0])
 
 
 class Block(nn.Module):
@@ -32,6 +51,9 @@ class Block(nn.Module):
     Raises:
         ValueError: `norm_at` is none of these.
     """
+
+    definition = staticmethod(block)
+    variants = ({}, {"norm_at": "out"}, {"norm_at": "both"})
 
     def __init__(
         self,
@@ -70,9 +92,10 @@ class Block(nn.Module):
         y, aux = self.ffn(self.ffn_norm_in(x if self.parallel else after))
         return after + self.ffn_norm_out(y), state, aux
 
-    def reset_parameters(self, std: float, residual_std: float) -> None:
-        self.attention.reset_parameters(std, residual_std)
-        self.ffn.reset_parameters(std, residual_std)
+    def reset_parameters(self, init: Initializer) -> None:
+        """Draw the initial weights of both branches."""
+        self.attention.reset_parameters(init)
+        self.ffn.reset_parameters(init)
 
     def cost(self, length: int) -> Cost:
         """Sum of the parts' declared costs."""

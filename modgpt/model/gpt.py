@@ -17,8 +17,29 @@ from modgpt.model.attention.base import Attention
 from modgpt.model.block import Block
 from modgpt.model.cost import Cost, cost_of, count_parameters
 from modgpt.model.ffn.base import FeedForward
-from modgpt.model.pos.base import Position
+from modgpt.model.init import Initializer
+from modgpt.model.pos.base import DefinedPosition, Position
 from modgpt.model.state import ModelState, State
+
+
+def gpt(
+    tokens: Tensor,
+    *,
+    embedding: Callable[[Tensor], Tensor],
+    pos: DefinedPosition,
+    embedding_norm: Callable[[Tensor], Tensor],
+    blocks: Sequence[Callable[[Tensor, DefinedPosition], Tensor]],
+    norm: Callable[[Tensor], Tensor],
+    head: Callable[[Tensor], Tensor],
+    logit_softcap: float | None,
+) -> Tensor:
+    """Embed, add positions, pass all blocks, norm, score every token: tokens (B,T) -> (B,T,V)."""
+    x = torch.stack([pos.embed(embedding(sequence)) for sequence in tokens])  # (B,T,C)
+    x = embedding_norm(x)
+    for block in blocks:
+        x = block(x, pos)
+    logits = head(norm(x))
+    return logits if logit_softcap is None else logit_softcap * torch.tanh(logits / logit_softcap)
 
 
 class GPT(nn.Module):
@@ -37,12 +58,16 @@ class GPT(nn.Module):
         init_std: standard deviation of the initial weights.
         residual_std: the same for the projections that write into the residual stream; None for
             init_std/√(2·n_layers) (GPT-2, section 2.3), 0 to start as the identity.
+        seed: of the initial weights; parameters of equal name and shape are equal in every model.
         logit_softcap: c, which makes the logits c·tanh(logits/c) and so keeps them within ±c (Gemma 2,
             2024, section 2); None to leave them alone.
 
     Raises:
-        ValueError: a size is below 1, dropout is not in [0, 1), or logit_softcap is not positive.
+        ValueError: a size is below 1, dropout is not in [0, 1), logit_softcap is not positive;
+            the positional encoding does not support the width of the heads.
     """
+
+    definition = staticmethod(gpt)
 
     def __init__(
         self,
@@ -62,6 +87,7 @@ class GPT(nn.Module):
         tied_head: bool = True,
         init_std: float = 0.02,
         residual_std: float | None = None,
+        seed: int = 0,
         logit_softcap: float | None = None,
     ) -> None:
         super().__init__()
@@ -95,13 +121,17 @@ class GPT(nn.Module):
             for layer in range(n_layers)
         )
         self.blocks = cast("Sequence[Block]", layers)
+        for layer in self.blocks:
+            problem = self.pos.unsupported(layer.attention.head_dim)
+            if problem is not None:
+                raise ValueError(problem)
         self.norm = norm(d_model)
         self.head = nn.Linear(d_model, vocab_size, bias=False)
         if tied_head:
             self.head.weight = self.embedding.weight
         if residual_std is None:
             residual_std = init_std / math.sqrt(2 * n_layers)
-        self.reset_parameters(init_std, residual_std)
+        self.reset_parameters(Initializer(self, seed=seed, std=init_std, residual_std=residual_std))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (B,T) -> logits (B,T,V)."""
@@ -174,14 +204,14 @@ class GPT(nn.Module):
             # code on a CPU (tests/model/test_compile.py notices, with attention=linear).
             block.compile(dynamic=False, **options)
 
-    def reset_parameters(self, std: float, residual_std: float) -> None:
+    def reset_parameters(self, init: Initializer) -> None:
         """Draw all initial weights; norms start as their own constructors leave them."""
-        nn.init.normal_(self.embedding.weight, std=std)
+        init.normal(self.embedding.weight)
         if self.head.weight is not self.embedding.weight:
-            nn.init.normal_(self.head.weight, std=std)
-        self.pos.reset_parameters(std, residual_std)
+            init.normal(self.head.weight)
+        self.pos.reset_parameters(init)
         for block in self.blocks:
-            block.reset_parameters(std, residual_std)
+            block.reset_parameters(init)
 
     def cost(self, length: int) -> Cost:
         """Declared cost of the whole model at sequence length `length`."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from modgpt import generate, load_run
 from modgpt.config.compose import compose_job
 from modgpt.data.tokenizers.char import CharTokenizer
-from modgpt.inference.generation import no_setting_up, sample, stream, trained_context
+from modgpt.inference.generation import sample, stream, trained_context
 from modgpt.runs.folder import newest_finished
 from modgpt.training.loop import train
 from tests.checkout import ROOT
@@ -138,17 +138,6 @@ def test_what_has_no_probability_is_never_drawn(u: float, monkeypatch: pytest.Mo
     logits[0, [3, 40]] = torch.tensor([1.0, -30.0])
     assert sample(logits, generator(), temperature=1.0).item() in (3, 40)
     assert sample(LOGITS, generator(), temperature=1.0, top_k=1).item() == 0
-
-
-def test_onednn_is_left_out_of_fp32_alone_and_comes_back() -> None:
-    enabled = torch.backends.mkldnn.enabled
-    with no_setting_up(torch.float32):
-        assert not torch.backends.mkldnn.enabled
-    with no_setting_up(torch.bfloat16):
-        assert torch.backends.mkldnn.enabled == enabled
-    with torch.autocast("cpu", torch.bfloat16), no_setting_up(torch.float32):
-        assert torch.backends.mkldnn.enabled == enabled
-    assert torch.backends.mkldnn.enabled == enabled
 
 
 def test_seeds() -> None:

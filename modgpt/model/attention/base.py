@@ -1,21 +1,65 @@
-"""What all attentions share: projections, heads, QK-norm; and softmax over the keys within reach."""
+"""What all attentions share: projections, heads, QK-norm."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modgpt.model.cost import Cost, count_parameters
-from modgpt.model.pos.base import Position
+from modgpt.model.definition import bound, definition_of
+from modgpt.model.init import Initializer
+from modgpt.model.pos.base import DefinedPosition, Position
 from modgpt.model.state import State
 
-LONGEST_BY_PRODUCTS = 1024  # keys
-SCORES_AT_ONCE = 2**20  # what a processor's cache has room for
+
+def attention(
+    x: Tensor,
+    pos: DefinedPosition,
+    *,
+    mix: Callable[..., tuple[Tensor, dict[str, Tensor]]],
+    gates: Callable[[Tensor], dict[str, Tensor]],
+    qkv: nn.Linear,
+    out: nn.Linear,
+    q_norm: Callable[[Tensor], Tensor],
+    k_norm: Callable[[Tensor], Tensor],
+    qk_norm_over: str,
+    n_heads: int,
+    n_kv_heads: int,
+    head_dim: int,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Project x (B,T,C) to heads, mix the tokens of each head, project back: (B,T,C), final state.
+
+    mix(q, k, v, pos) is the definition of an option, for one head of one sequence, (T,D) each. H/Hkv
+    query heads share a head of keys and values.
+    """
+    q, k, v = qkv(x).split([head_dim * n for n in (n_heads, n_kv_heads, n_kv_heads)], dim=2)
+    if qk_norm_over == "width":
+        q, k = q_norm(q), k_norm(k)
+    q, k, v = (z.unflatten(2, (-1, head_dim)).transpose(1, 2) for z in (q, k, v))  # (B,heads,T,D)
+    if qk_norm_over == "head":
+        q, k = q_norm(q), k_norm(k)
+    made = gates(x)  # (B,H,T) each
+    mixed, states = [], []
+    for b in range(len(x)):
+        for h in range(n_heads):
+            shared = h * n_kv_heads // n_heads
+            own = {name: gate[b, h] for name, gate in made.items()}
+            y, state = mix(q[b, h], k[b, shared], v[b, shared], pos.of_head(h), **own)
+            mixed.append(y)
+            states.append(state)
+    y = torch.stack(mixed).unflatten(0, (-1, n_heads))  # (B,H,T,D)
+    final = {n: torch.stack([s[n] for s in states]).unflatten(0, (-1, n_heads)) for n in states[0]}
+    return out(y.transpose(1, 2).flatten(2)), final
+
+
+def no_gates(x: Tensor) -> dict[str, Tensor]:
+    """Most options make nothing of x but queries, keys and values."""
+    return {}
 
 
 class Attention(nn.Module, ABC):
@@ -23,6 +67,14 @@ class Attention(nn.Module, ABC):
 
     An option implements `mix`, `initial_state`, `mixing_flops` and `state_size`. Causality lives in
     `mix` and nowhere else.
+
+    Attributes:
+        definition: the formula of `mix` for one head of one sequence, (q, k, v, pos) -> y, final state:
+            (T,D) each, q and k not yet rotated; gates come by name.
+        gates_definition: the formulas of what an option makes of x besides, (B,T,C) -> (B,H,T) by name.
+        variants: values of knobs to test with. Those of the first are so small that a dozen tokens pass
+            every window, block and chunk.
+        refuses: knobs of the base that an option has no use for, with the reason.
 
     Legend: B batch, T tokens, C model width, H query heads, Hkv key and value heads, D head width.
 
@@ -42,9 +94,14 @@ class Attention(nn.Module, ABC):
             `width`, called with H·D or Hkv·D (OLMo 2).
 
     Raises:
-        ValueError: C is not divisible by H, H not by Hkv, a size is below 1, or `qk_norm_over` is
-            neither.
+        ValueError: C is not divisible by H, H not by Hkv, a size is below 1, `qk_norm_over` is
+            neither, or a knob is one that the option refuses.
     """
+
+    definition: ClassVar[Callable[..., tuple[Tensor, dict[str, Tensor]]]]
+    gates_definition: ClassVar[Callable[..., dict[str, Tensor]]] = staticmethod(no_gates)
+    variants: ClassVar[Sequence[Mapping[str, Any]]] = ({},)
+    refuses: ClassVar[Mapping[str, str]] = {}
 
     def __init__(
         self,
@@ -62,6 +119,12 @@ class Attention(nn.Module, ABC):
         qk_norm_over: Literal["head", "width"] = "head",
     ) -> None:
         super().__init__()
+        given = {"n_kv_heads": n_kv_heads, "head_dim": head_dim, "scale": scale}
+        for knob, reason in self.refuses.items():
+            if given[knob] is not None:
+                raise ValueError(
+                    f"attention.{knob}={given[knob]} has no effect: {reason}; leave it null"
+                )
         n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
         if head_dim is None:
             if d_model % n_heads:
@@ -77,7 +140,8 @@ class Attention(nn.Module, ABC):
         if qk_norm_over not in ("head", "width"):
             raise ValueError(f"attention.qk_norm_over must be head or width, got {qk_norm_over!r}")
         self.n_heads, self.n_kv_heads, self.head_dim = n_heads, n_kv_heads, head_dim
-        self.layer, self.scale, self.dropout = layer, scale, dropout
+        self.layer, self.dropout = layer, dropout
+        self.scale = head_dim**-0.5 if scale is None else scale
         self.qkv = nn.Linear(d_model, (n_heads + 2 * n_kv_heads) * head_dim, bias=bias)
         self.out_bias = bias if out_bias is None else out_bias
         self.out = nn.Linear(n_heads * head_dim, d_model, bias=self.out_bias)
@@ -101,16 +165,19 @@ class Attention(nn.Module, ABC):
         Returns:
             (B,T,C), and the state after x (None if none was given).
         """
-        q, k, v = self.project(x, pos, positions)
-        y, state = self.mix(q, k, v, pos, positions, state)
+        y, state = self.mix(**self.project(x, pos, positions), pos=pos, positions=positions, state=state)
         y = self.out(y.transpose(1, 2).flatten(2))  # (B,H,T,D) -> (B,T,H·D) -> (B,T,C)
         return F.dropout(y, self.dropout) if self.training else y, state
 
-    def project(self, x: Tensor, pos: Position, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x (B,T,C) -> q (B,H,T,D), k and v (B,Hkv,T,D), q and k normed and rotated."""
+    def project(self, x: Tensor, pos: Position, positions: Tensor) -> dict[str, Tensor]:
+        """What `mix` gets of x (B,T,C), by name: q (B,H,T,D), k and v (B,Hkv,T,D), normed and rotated.
+
+        An option that makes more of x (gates, decays, latent keys) adds it here under its own name.
+        """
         heads = self.qkv(x).view(*x.shape[:2], -1, self.head_dim).transpose(1, 2)  # (B,H+2Hkv,T,D)
         qk, v = heads.split_with_sizes([self.n_heads + self.n_kv_heads, self.n_kv_heads], dim=1)
-        return *self.norm_and_rotate(qk, pos, positions), v
+        q, k = self.norm_and_rotate(qk, pos, positions)
+        return {"q": q, "k": k, "v": v}
 
     def norm_and_rotate(self, qk: Tensor, pos: Position, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Norm first, so that rotation keeps the norm's scale; qk (B,H+Hkv,T,D) -> q, k."""
@@ -134,16 +201,17 @@ class Attention(nn.Module, ABC):
         return q, k
 
     @abstractmethod
-    def mix(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        pos: Position,
-        positions: Tensor,
-        state: State | None,
-    ) -> tuple[Tensor, State | None]:
-        """q (B,H,T,D), k and v (B,Hkv,T,D) -> (B,H,T,D) and the state after them."""
+    def mix(self, *args: Any, **kwargs: Any) -> tuple[Tensor, State | None]:
+        """Mix the tokens of each head: mix(q, k, v, pos, positions, state) -> (B,H,T,D), state after.
+
+        Its arguments are what `project` returns, by name, then the positional encoding, the positions
+        (T,) of x, and the state before x or None.
+        """
+
+    def defined(self) -> Callable[..., tuple[Tensor, dict[str, Tensor]]]:
+        """This layer by its definition: (x (B,T,C), pos) -> (B,T,C), final state by name."""
+        mix, gates = bound(definition_of(self), self), bound(self.gates_definition, self)
+        return bound(attention, self, mix=mix, gates=gates)
 
     @abstractmethod
     def initial_state(self, batch_size: int, capacity: int) -> State:
@@ -169,89 +237,7 @@ class Attention(nn.Module, ABC):
         flops = projections + self.mixing_flops(length)
         return Cost(n, n, flops, self.state_size(length))
 
-    def reset_parameters(self, std: float, residual_std: float) -> None:
-        """Normal weights: `std` for q, k and v, `residual_std` for the output; biases zero."""
-        nn.init.normal_(self.qkv.weight, std=std)
-        nn.init.normal_(self.out.weight, std=residual_std)
-        for linear in (self.qkv, self.out):
-            if linear.bias is not None:
-                nn.init.zeros_(linear.bias)
-
-
-def softmax_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    allowed: Tensor | None,
-    bias: Tensor | None,
-    scale: float | None,
-    dropout: float,
-    is_causal: bool = False,
-) -> Tensor:
-    """softmax(scale·QKᵀ + bias) V over the allowed keys, through `F.scaled_dot_product_attention`.
-
-    Args:
-        q: (B,H,Tq,D). k, v: (B,Hkv,Tk,D).
-        allowed: (Tq,Tk) of bool, None where every key is.
-        bias: (H,Tq,Tk) added to the scores, or None.
-        scale: factor of the scores, None for 1/√D.
-        dropout: probability of dropping a weight.
-        is_causal: stands for the lower triangular `allowed` where there is no bias, and lets the
-            kernel skip what it hides.
-    """
-    mask = allowed
-    if bias is not None:
-        mask = bias if allowed is None else bias.masked_fill(~allowed, float("-inf"))
-        mask = mask.to(q.dtype)
-    slow_kernel = q.dtype == torch.bfloat16 and q.device.type == "cpu" and q.requires_grad
-    if slow_kernel and k.shape[2] <= LONGEST_BY_PRODUCTS:
-        return by_products(q, k, v, mask, scale, dropout, is_causal)
-    return F.scaled_dot_product_attention(
-        q,
-        k,
-        v,
-        attn_mask=mask,
-        dropout_p=dropout,
-        is_causal=is_causal,
-        scale=scale,
-        enable_gqa=q.shape[1] != k.shape[1],
-    )
-
-
-def by_products(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: Tensor | None,
-    scale: float | None,
-    dropout: float,
-    is_causal: bool,
-) -> Tensor:
-    """Softmax attention as two matrix products.
-
-    In bf16 the CPU's fused kernel takes up to six times as long backwards on short windows. On long ones
-    it is ahead, for it does not write the T×T scores to memory. Here they are made for so many sequences
-    at a time as leaves them in the cache.
-    """
-    _, h, n, d = q.shape
-    if k.shape[1] != h:
-        k, v = (x.repeat_interleave(h // k.shape[1], dim=1) for x in (k, v))
-    if mask is None:
-        mask = q.new_full((n, k.shape[2]), float("-inf")).triu(1) if is_causal else q.new_zeros(())
-    elif mask.dtype == torch.bool:
-        mask = torch.zeros(mask.shape, dtype=q.dtype).masked_fill(~mask, float("-inf"))
-    alpha = d**-0.5 if scale is None else scale
-
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        added = mask.expand(len(q), h, n, k.shape[2]).flatten(0, 1)  # (B·H,Tq,Tk)
-        scores = torch.baddbmm(added, q.flatten(0, 1), k.flatten(0, 1).mT, alpha=alpha)
-        weights = F.dropout(scores.softmax(-1), dropout)
-        return (weights @ v.flatten(0, 1)).unflatten(0, (-1, h))
-
-    sequences = max(1, SCORES_AT_ONCE // (h * n * k.shape[2]))
-    if sequences >= len(q):
-        return attend(q, k, v)
-    return torch.cat(
-        [attend(*part) for part in zip(*(x.split(sequences) for x in (q, k, v)), strict=True)]
-    )
+    def reset_parameters(self, init: Initializer) -> None:
+        """Draw the initial weights of the projections."""
+        init.linear(self.qkv)
+        init.linear(self.out, residual=True)

@@ -10,10 +10,51 @@ from torch import Tensor
 from modgpt.model.attention.flash import KVCache
 from modgpt.model.attention.gathered import Keys, in_blocks, softmax_over
 from modgpt.model.attention.pattern import PatternAttention, Rule
-from modgpt.model.pos.base import Position
+from modgpt.model.pos.base import DefinedPosition, Position
 from modgpt.model.state import State
 
 ALL_BITS = 2**32 - 1
+
+
+def bigbird_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    pos: DefinedPosition,
+    *,
+    scale: float,
+    block: int,
+    n_window: int,
+    n_global: int,
+    n_random: int,
+    seed: int,
+    layer: int,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """softmax(scale·QKᵀ + bias) V, each query over the keys of a few blocks.
+
+    One head of one sequence: q, k, v (T,D) -> (T,D), and the state after them.
+    """
+
+    def blocks_seen(n: int) -> set[int]:
+        """Those of the queries in block n: the window, the first ones, and some drawn at random."""
+        window = set(range(max(0, n - n_window + 1), n + 1))
+        others = [m for m in range(n_global, n) if m not in window]
+        drawn: set[int] = set()  # n_random of the others, by Floyd's method
+        for d in range(n_random):
+            last = len(others) - n_random + d
+            if last >= 0:
+                random = scrambled(scrambled(scrambled(scrambled(seed & ALL_BITS) + layer) + n) + d)
+                pick = others[random % (last + 1)]
+                drawn.add(others[last] if pick in drawn else pick)
+        return window | set(range(min(n_global, n))) | drawn
+
+    q, k, rows = pos.rotate(q), pos.rotate(k), []
+    for i in range(len(q)):
+        blocks = blocks_seen(i // block)
+        seen = [j for j in range(i + 1) if j // block in blocks]
+        scores = scale * q[i] @ k[seen].T + pos.bias([i - j for j in seen])
+        rows.append(scores.softmax(-1) @ v[seen])
+    return torch.stack(rows), {"k": k, "v": v}
 
 
 class BigBirdAttention(PatternAttention):
@@ -43,6 +84,14 @@ class BigBirdAttention(PatternAttention):
         ValueError: block < 1, n_window < 1, n_global < 0 or n_random < 0.
     """
 
+    definition = staticmethod(bigbird_attention)
+    variants = (
+        {"block": 2},
+        {"block": 1, "n_window": 2, "n_global": 2, "n_random": 3},
+        {"block": 2, "n_window": 1, "n_random": 2},
+        {"block": 4, "n_window": 3, "n_global": 0, "seed": 7},
+        {"block": 64, "n_random": 0},
+    )
     key: Tensor
 
     def __init__(
@@ -63,6 +112,7 @@ class BigBirdAttention(PatternAttention):
             if value < 0:
                 raise ValueError(f"attention.{name} must be at least 0, got {value}")
         self.block, self.n_window, self.n_global, self.n_random = block, n_window, n_global, n_random
+        self.seed = seed
         # A tensor, so that compiled code is the same for all layers; made anew, so never stored.
         key = torch.tensor(scrambled(scrambled(seed & ALL_BITS) + self.layer))
         self.register_buffer("key", key, persistent=False)

@@ -7,9 +7,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from modgpt.model.attention.base import Attention, softmax_attention
-from modgpt.model.pos.base import Position
+from modgpt.model.attention.base import Attention
+from modgpt.model.attention.softmax import softmax_attention
+from modgpt.model.pos.base import DefinedPosition, Position
 from modgpt.model.state import State
+
+
+def full_attention(
+    q: Tensor, k: Tensor, v: Tensor, pos: DefinedPosition, *, scale: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """softmax(scale·QKᵀ + bias) V, each query i over all keys j ≤ i.
+
+    One head of one sequence: q, k, v (T,D) -> (T,D), and the state after them.
+    """
+    q, k, rows = pos.rotate(q), pos.rotate(k), []
+    for i in range(len(q)):
+        seen = range(i + 1)
+        scores = scale * q[i] @ k[seen].T + pos.bias([i - j for j in seen])
+        rows.append(scores.softmax(-1) @ v[seen])
+    return torch.stack(rows), {"k": k, "v": v}
 
 
 @dataclass
@@ -42,6 +58,8 @@ class FlashAttention(Attention):
 
     Cost per token and head at length T: 4·D·(T+1)/2 FLOPs, 2·T·D numbers of cache.
     """
+
+    definition = staticmethod(full_attention)
 
     def mix(
         self,

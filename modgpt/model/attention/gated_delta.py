@@ -11,12 +11,49 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modgpt.model.attention.base import Attention
-from modgpt.model.pos.base import Position
+from modgpt.model.init import Initializer
+from modgpt.model.pos.base import DefinedPosition, Position
+from modgpt.model.precision import wide, wide_dtype
 from modgpt.model.state import State
 
 # Ranges of the initial decay, from Mamba-2's code: rates A, and steps Δ at x = 0.
 RATES = (1.0, 16.0)
 STEPS = (1e-3, 1e-1)
+
+
+def gated_delta_rule(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    pos: DefinedPosition,
+    alpha: Tensor,
+    beta: Tensor,
+    *,
+    scale: float,
+    eps: float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """S ← αS, S ← S + βk(v − Sᵀk)ᵀ, y = Sᵀq, token by token.
+
+    One head of one sequence: q, k, v (T,D) -> (T,D), and the state after them. q and k have length 1, q
+    then times `scale`; α and β (T,) come from `delta_gates`.
+    """
+    q = pos.rotate(q / (q.square().sum(1, keepdim=True) + eps).sqrt())
+    k = pos.rotate(k / (k.square().sum(1, keepdim=True) + eps).sqrt())
+    s, rows = q.new_zeros(q.shape[1], q.shape[1]), []
+    for t in range(len(q)):
+        s = alpha[t] * pos.decay() * s
+        held = k[t] @ s  # what S holds under this key
+        s = s + beta[t] * k[t][:, None] @ (v[t] - held)[None, :]
+        rows.append(scale * q[t] @ s)
+    return torch.stack(rows), {"s": s}
+
+
+def delta_gates(x: Tensor, *, gates: nn.Linear, a_log: Tensor, dt_bias: Tensor) -> dict[str, Tensor]:
+    """αₜ = exp(−A·softplus(xₜW_α + b)) and βₜ = sigmoid(xₜW_β) of each head: (B,T,C) -> (B,H,T)."""
+    for_alpha, for_beta = gates(x).transpose(1, 2).chunk(2, dim=1)  # (B,H,T)
+    step = torch.log1p(torch.exp(for_alpha + dt_bias[:, None]))
+    alpha = torch.exp(-a_log.exp()[:, None] * step)
+    return {"alpha": alpha, "beta": torch.sigmoid(for_beta)}
 
 
 @dataclass
@@ -59,6 +96,10 @@ class GatedDeltaAttention(Attention):
         ValueError: chunk < 1.
     """
 
+    definition = staticmethod(gated_delta_rule)
+    gates_definition = staticmethod(delta_gates)
+    variants = ({"chunk": 4}, {"chunk": 1}, {"chunk": 64})
+
     def __init__(self, *, chunk: int = 64, eps: float = 1e-6, **base: Any) -> None:
         super().__init__(**base)
         if chunk < 1:
@@ -69,11 +110,12 @@ class GatedDeltaAttention(Attention):
         self.a_log = nn.Parameter(torch.zeros(self.n_heads))  # log A
         self.dt_bias = nn.Parameter(torch.zeros(self.n_heads))  # b
 
-    def project(self, x: Tensor, pos: Position, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As in the base, and behind each query what its head's gates are made of: q (B,H,T,D+2)."""
-        q, k, v = super().project(x, pos, positions)
-        gates = self.gates(x).unflatten(2, (2, -1)).permute(0, 3, 1, 2)  # (B,H,T,2)
-        return torch.cat([q, gates], dim=3), k, v
+    def project(self, x: Tensor, pos: Position, positions: Tensor) -> dict[str, Tensor]:
+        """As in the base, and both gates of each head: log α and β (B,H,T,1)."""
+        a, b = wide(self.gates(x)).transpose(1, 2).unsqueeze(-1).chunk(2, dim=1)  # (B,H,T,1)
+        rate, bias = (wide(p)[:, None, None] for p in (self.a_log.exp(), self.dt_bias))  # (H,1,1)
+        gates = {"log_alpha": -rate * F.softplus(a + bias), "beta": b.sigmoid()}
+        return super().project(x, pos, positions) | gates
 
     def mix(
         self,
@@ -83,16 +125,20 @@ class GatedDeltaAttention(Attention):
         pos: Position,
         positions: Tensor,
         state: State | None,
+        *,
+        log_alpha: Tensor,
+        beta: Tensor,
     ) -> tuple[Tensor, State | None]:
         dtype, length = v.dtype, v.shape[2]
         # A state that is read, corrected and written again thousands of times loses too much in bf16.
         with torch.autocast(q.device.type, enabled=False):
-            q, a, b = q.float().split_with_sizes([self.head_dim, 1, 1], dim=3)
-            q, k, v = self.unit(q), self.unit(k.float()), v.float()
-            q = q * (self.head_dim**-0.5 if self.scale is None else self.scale)
+            q, k, v = self.unit(wide(q)), self.unit(wide(k)), wide(v)
+            q = q * self.scale
             if self.n_kv_heads != self.n_heads:
                 k, v = (x.repeat_interleave(self.n_heads // self.n_kv_heads, dim=1) for x in (k, v))
-            log_alpha, beta = self.log_alpha(a, pos), b.sigmoid()  # (B,H,T,1)
+            decay = pos.log_decay()
+            if decay is not None:
+                log_alpha = log_alpha + wide(decay)[:, None, None]
             memory = self.initial_state(q.shape[0], 0) if state is None else state
             assert isinstance(memory, DeltaState)
             chunk = min(self.chunk, length)
@@ -108,15 +154,9 @@ class GatedDeltaAttention(Attention):
         """Vectors of length 1: x / √(‖x‖² + eps)."""
         return x * (x.square().sum(-1, keepdim=True) + self.eps).rsqrt()
 
-    def log_alpha(self, a: Tensor, pos: Position) -> Tensor:
-        """log α of a = xW_α, (B,H,T,1), and of what ALiBi adds to it."""
-        rate, bias = (x.float()[:, None, None] for x in (self.a_log.exp(), self.dt_bias))  # (H,1,1)
-        log_alpha, decay = -rate * F.softplus(a + bias), pos.log_decay()
-        return log_alpha if decay is None else log_alpha + decay.float()[:, None, None]
-
     def initial_state(self, batch_size: int, capacity: int) -> DeltaState:
         shape = (batch_size, self.n_heads, self.head_dim, self.head_dim)
-        return DeltaState(s=self.qkv.weight.new_zeros(shape, dtype=torch.float32))
+        return DeltaState(s=self.qkv.weight.new_zeros(shape, dtype=wide_dtype(self.qkv.weight.dtype)))
 
     def mixing_flops(self, length: int) -> float:
         # Sᵀk, k(v − Sᵀk)ᵀ and Sᵀq; and the gates' projection, which the base does not know.
@@ -125,13 +165,14 @@ class GatedDeltaAttention(Attention):
     def state_size(self, length: int) -> int:
         return self.n_heads * self.head_dim**2
 
-    def reset_parameters(self, std: float, residual_std: float) -> None:
-        super().reset_parameters(std, residual_std)
-        nn.init.normal_(self.gates.weight, std=std)
+    def reset_parameters(self, init: Initializer) -> None:
+        super().reset_parameters(init)
+        init.linear(self.gates)
+        init.uniform(self.a_log, *RATES)
+        init.uniform(self.dt_bias, *map(math.log, STEPS))
         with torch.no_grad():
-            self.a_log.uniform_(*RATES).log_()
-            # log(e^Δ − 1) is what softplus makes Δ of.
-            self.dt_bias.uniform_(*map(math.log, STEPS)).exp_().expm1_().log_()
+            self.a_log.log_()
+            self.dt_bias.exp_().expm1_().log_()  # softplus makes Δ of log(e^Δ − 1)
 
 
 def mix_chunks(

@@ -51,7 +51,7 @@ def in_blocks(x: Tensor, size: int, before: int = 0) -> Tensor:
 
 
 def softmax_over(
-    q: Tensor, sets: Sequence[Keys], pos: Position, *, scale: float | None, dropout: float
+    q: Tensor, sets: Sequence[Keys], pos: Position, *, scale: float, dropout: float
 ) -> Tensor:
     """softmax(scale·QKᵀ + bias) V, one softmax over the keys of all sets together.
 
@@ -62,14 +62,14 @@ def softmax_over(
         sets: at least two, for the gradients of code that PyTorch 2.13 compiles for a CPU are wrong with
             one; no two of them hold the same key of a query, and one holds its own.
         pos: gives the bias.
-        scale: factor of the scores, None for 1/√D.
+        scale: factor of the scores.
         dropout: probability of dropping a weight.
 
     Returns: (B,H,N,R,D).
     """
     n_kv_heads = sets[0].k.shape[1]
     heads = (n_kv_heads, q.shape[1] // n_kv_heads)
-    q = q * (q.shape[-1] ** -0.5 if scale is None else scale)
+    q = q * scale
     q = q.unflatten(1, heads).transpose(2, 3)  # (B,g,N,h,R,D)
     scores = []
     for keys in sets:

@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from modgpt.model.attention.base import Attention
-from modgpt.model.pos.base import Position
+from modgpt.model.pos.base import DefinedPosition, Position
+from modgpt.model.precision import wide, wide_dtype
 from modgpt.model.state import State
+
+
+def linear_attention(
+    q: Tensor, k: Tensor, v: Tensor, pos: DefinedPosition, *, eps: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """yₜ = φ(qₜ)ᵀSₜ / φ(qₜ)ᵀzₜ, where S sums φ(k)vᵀ and z sums φ(k).
+
+    One head of one sequence: q, k, v (T,D) -> (T,D), and the state after them.
+    """
+    phi_q, phi_k = F.elu(q) + 1, F.elu(k) + 1
+    turned_q, turned_k = pos.rotate(phi_q), pos.rotate(phi_k)  # for the numerator alone
+    width, rows = q.shape[1], []
+    s, z = q.new_zeros(width, width), q.new_zeros(width)
+    for t in range(len(q)):
+        s = pos.decay() * s + turned_k[t][:, None] @ v[t][None, :]
+        z = pos.decay() * z + phi_k[t]
+        rows.append(turned_q[t] @ s / (phi_q[t] @ z[:, None] + eps))
+    return torch.stack(rows), {"s": s, "z": z}
 
 
 @dataclass
@@ -40,18 +59,17 @@ class LinearAttention(Attention):
         eps: added to the denominator.
 
     Raises:
-        ValueError: chunk < 1; `scale` is given, which numerator and denominator would both carry.
+        ValueError: chunk < 1.
     """
+
+    definition = staticmethod(linear_attention)
+    variants = ({"chunk": 4}, {"chunk": 1}, {"chunk": 64})
+    refuses: ClassVar = {"scale": "numerator and denominator of attention=linear both carry it"}
 
     def __init__(self, *, chunk: int = 64, eps: float = 1e-6, **base: Any) -> None:
         super().__init__(**base)
         if chunk < 1:
             raise ValueError(f"attention.chunk must be at least 1, got {chunk}")
-        if self.scale is not None:
-            raise ValueError(
-                f"attention.scale={self.scale} has no effect on attention=linear, whose numerator and "
-                "denominator both carry it: leave it null"
-            )
         self.chunk, self.eps = chunk, eps
 
     def norm_and_rotate(self, qk: Tensor, pos: Position, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,7 +88,7 @@ class LinearAttention(Attention):
         dtype, length = v.dtype, q.shape[2]
         # Running sums over thousands of keys lose too much in bf16.
         with torch.autocast(q.device.type, enabled=False):
-            q, k, v = F.elu(q.float()) + 1, F.elu(k.float()) + 1, v.float()
+            q, k, v = F.elu(wide(q)) + 1, F.elu(wide(k)) + 1, wide(v)
             rotated_q, rotated_k = pos.rotate(q, positions), pos.rotate(k, positions)
             if self.n_kv_heads != self.n_heads:
                 shared = self.n_heads // self.n_kv_heads
@@ -102,7 +120,7 @@ class LinearAttention(Attention):
         rotated_k: Tensor,
     ) -> tuple[Tensor, LinearState]:
         """N chunks of c tokens, (B,H,N,c,D) each -> (B,H,N·c,D); the sums before them -> those after."""
-        within, since_past, to_end, whole = decay_factors(q.shape[3], log_decay, q.device)
+        within, since_past, to_end, whole = decay_factors(q.shape[3], log_decay, q)
         s = running_sums(sums.s, (rotated_k * to_end).mT @ v, whole)  # (B,H,N+1,D,D)
         z = running_sums(sums.z.unsqueeze(-1), (k * to_end).sum(3).unsqueeze(-1), whole)
         scores = q @ k.mT * within  # (B,H,N,c,c), zero where j > i
@@ -115,7 +133,7 @@ class LinearAttention(Attention):
 
     def initial_state(self, batch_size: int, capacity: int) -> LinearState:
         shape = (batch_size, self.n_heads, self.head_dim, self.head_dim)
-        s = self.qkv.weight.new_zeros(shape, dtype=torch.float32)
+        s = self.qkv.weight.new_zeros(shape, dtype=wide_dtype(self.qkv.weight.dtype))
         return LinearState(s=s, z=torch.zeros_like(s[..., 0]))
 
     def mixing_flops(self, length: int) -> float:
@@ -147,9 +165,11 @@ def running_sums(before: Tensor, added: Tensor, decay: Tensor) -> Tensor:
 
 
 def decay_factors(
-    length: int, log_decay: Tensor | None, device: torch.device
+    length: int, log_decay: Tensor | None, like: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What is left after the decay within a chunk of c tokens, all 1 where there is none.
+
+    They have the device and the dtype of `like`.
 
     Returns, for h = H, or 1 without decay:
         within (h,1,c,c): of token j at token i, 0 where j > i;
@@ -157,9 +177,8 @@ def decay_factors(
         to_end (h,1,c,1): of token j at the end of the chunk;
         whole (h,1,1,1): of what came before the chunk, at its end.
     """
-    rate = torch.zeros(1, device=device) if log_decay is None else log_decay.float()
-    rate = rate[:, None, None, None]
-    steps = torch.arange(length, device=device)[:, None]  # (c,1)
+    rate = (like.new_zeros(1) if log_decay is None else log_decay.to(like.dtype))[:, None, None, None]
+    steps = torch.arange(length, device=like.device)[:, None]  # (c,1)
     distance = steps - steps.mT
     # Only distances i−j ≥ 0 are ever raised: e^(m·distance) into the future would overflow.
     within = (rate * distance.clamp(min=0)).exp() * (distance >= 0)

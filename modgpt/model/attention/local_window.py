@@ -8,9 +8,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modgpt.model.attention.base import Attention, softmax_attention
-from modgpt.model.pos.base import Position
+from modgpt.model.attention.base import Attention
+from modgpt.model.attention.softmax import softmax_attention
+from modgpt.model.pos.base import DefinedPosition, Position
 from modgpt.model.state import State
+
+
+def local_window_attention(
+    q: Tensor, k: Tensor, v: Tensor, pos: DefinedPosition, *, scale: float, window: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """softmax(scale·QKᵀ + bias) V, query i over the keys j with 0 ≤ i−j < W.
+
+    One head of one sequence: q, k, v (T,D) -> (T,D), and the state after them.
+    """
+    q, k, rows = pos.rotate(q), pos.rotate(k), []
+    for i in range(len(q)):
+        seen = [j for j in range(i + 1) if i - j < window]
+        scores = scale * q[i] @ k[seen].T + pos.bias([i - j for j in seen])
+        rows.append(scores.softmax(-1) @ v[seen])
+    return torch.stack(rows), {"k": k[-window:], "v": v[-window:]}
 
 
 @dataclass
@@ -36,6 +52,9 @@ class LocalWindowAttention(Attention):
     Raises:
         ValueError: W < 1.
     """
+
+    definition = staticmethod(local_window_attention)
+    variants = ({"window": 4}, {"window": 1}, {"window": 64})
 
     def __init__(self, *, window: int = 32, **base: Any) -> None:
         super().__init__(**base)

@@ -9,12 +9,48 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modgpt.model.attention.base import softmax_attention
 from modgpt.model.attention.flash import KVCache
 from modgpt.model.attention.gathered import Keys, in_blocks, softmax_over
 from modgpt.model.attention.pattern import PatternAttention, Rule
-from modgpt.model.pos.base import Position
+from modgpt.model.attention.softmax import softmax_attention
+from modgpt.model.pos.base import DefinedPosition, Position
 from modgpt.model.state import State
+
+
+def sparse_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    pos: DefinedPosition,
+    *,
+    scale: float,
+    pattern: str,
+    stride: int,
+    summary: int,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """softmax(scale·QKᵀ + bias) V over the keys of a pattern of stride l.
+
+    One head of one sequence: q, k, v (T,D) -> (T,D), and the state after them.
+    """
+
+    def sees(i: int, j: int) -> bool:
+        """Whether query i sees key j ≤ i."""
+        if pattern == "strided":
+            return i - j < stride or (i - j) % stride == 0
+        return j // stride == i // stride or is_summary(j)
+
+    def is_summary(j: int) -> bool:
+        """Whether j is among the last c of its block."""
+        return j % stride >= stride - summary
+
+    q, k, rows = pos.rotate(q), pos.rotate(k), []
+    for i in range(len(q)):
+        seen = [j for j in range(i + 1) if sees(i, j)]
+        scores = scale * q[i] @ k[seen].T + pos.bias([i - j for j in seen])
+        rows.append(scores.softmax(-1) @ v[seen])
+    open_block = len(q) // stride * stride  # where the block of the next token begins
+    kept = [j for j in range(len(q)) if pattern == "strided" or j >= open_block or is_summary(j)]
+    return torch.stack(rows), {"k": k[kept], "v": v[kept]}
 
 
 @dataclass
@@ -54,6 +90,18 @@ class SparseAttention(PatternAttention):
     Raises:
         ValueError: no such pattern; stride < 1; summary is not in 1 … stride (fixed).
     """
+
+    definition = staticmethod(sparse_attention)
+    variants = (
+        {"pattern": "fixed", "stride": 4, "summary": 2},
+        {"pattern": "fixed", "stride": 1, "summary": 1},
+        {"pattern": "fixed", "stride": 3, "summary": 3},
+        {"pattern": "fixed", "stride": 4, "summary": 1},
+        {"pattern": "fixed", "stride": 64},
+        {"pattern": "strided", "stride": 4},
+        {"pattern": "strided", "stride": 1},
+        {"pattern": "strided", "stride": 64},
+    )
 
     def __init__(
         self,

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modgpt.model.cost import Cost, count_parameters
-
-# GELU(a) = a·Φ(a) (Hendrycks & Gimpel 2016), also in its approximation by a tanh (GPT-2); SiLU(a) =
-# a·sigmoid(a); squared ReLU (So et al. 2021, Primer).
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "gelu_tanh": partial(F.gelu, approximate="tanh"),
-    "relu": F.relu,
-    "relu_squared": lambda x: F.relu(x).square(),
-    "silu": F.silu,
-}
+from modgpt.model.definition import bound, definition_of
+from modgpt.model.init import Initializer
 
 # Builds a projection, called with (in_features, out_features, bias=…).
 LinearFactory = Callable[..., nn.Module]
@@ -35,7 +27,14 @@ class FeedForward(nn.Module, ABC):
         d_model: model width C.
         layer: index of the layer, for options that differ from layer to layer.
         dropout: probability of dropping an element of the output.
+
+    Attributes:
+        definition: the formula of `forward` without dropout.
+        variants: values of knobs to test with, the first of them small.
     """
+
+    definition: ClassVar[Callable[..., Any]]
+    variants: ClassVar[Sequence[Mapping[str, Any]]] = ({},)
 
     def __init__(self, *, d_model: int, layer: int = 0, dropout: float = 0.0) -> None:
         super().__init__()
@@ -49,8 +48,8 @@ class FeedForward(nn.Module, ABC):
         """Declared cost at sequence length `length`."""
 
     @abstractmethod
-    def reset_parameters(self, std: float, residual_std: float) -> None:
-        """Normal weights: `residual_std` for the projection back to C, `std` for the others."""
+    def reset_parameters(self, init: Initializer) -> None:
+        """Draw the initial weights; the projection back to C is a residual one."""
 
 
 class DenseFeedForward(FeedForward):
@@ -59,6 +58,9 @@ class DenseFeedForward(FeedForward):
     It builds its projections with `linear`, by default `torch.nn.Linear`. A mixture hands in a factory
     of stacked projections instead, so that one module holds all experts, and passes what those need to
     know, `groups`, through `transform`.
+
+    Attributes:
+        definition: the formula of `transform`, (…,C) -> (…,C).
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -68,6 +70,11 @@ class DenseFeedForward(FeedForward):
     @abstractmethod
     def transform(self, x: Tensor, *groups: Tensor) -> Tensor:
         """(…,C) -> (…,C); `groups` goes to every projection untouched."""
+
+    def defined(self) -> Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]:
+        """This layer by its definition."""
+        transform = bound(definition_of(self), self)
+        return lambda x: (transform(x), {})
 
     def cost(self, length: int) -> Cost:
         n = count_parameters(self)
@@ -81,18 +88,3 @@ def checked_hidden(hidden: int) -> int:
     if hidden < 1:
         raise ValueError(f"ffn.hidden must be at least 1, got {hidden}")
     return hidden
-
-
-def activation_named(name: str) -> Callable[[Tensor], Tensor]:
-    """One of `ACTIVATIONS`, or a `ValueError` that lists them."""
-    if name not in ACTIVATIONS:
-        raise ValueError(f"ffn.activation must be one of {', '.join(ACTIVATIONS)}, got {name!r}")
-    return ACTIVATIONS[name]
-
-
-def init_linear(linear: nn.Module, std: float) -> None:
-    """Normal weights of standard deviation `std`, a zero bias."""
-    assert isinstance(linear.weight, Tensor)
-    nn.init.normal_(linear.weight, std=std)
-    if isinstance(linear.bias, Tensor):
-        nn.init.zeros_(linear.bias)

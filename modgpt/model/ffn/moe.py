@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,18 +10,56 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modgpt.kernels import even_groups, grouped_linear
 from modgpt.model.cost import Cost, count_parameters
+from modgpt.model.definition import bound, definition_of
 from modgpt.model.ffn.base import DenseFeedForward, FeedForward, checked_hidden
+from modgpt.model.init import Initializer
+from modgpt.model.precision import wide
 
-EVEN = 64  # rows
+
+def mixture_of_experts(
+    x: Tensor,
+    *,
+    router: nn.Linear,
+    each_expert: Sequence[Callable[[Tensor], Tensor]],
+    top_k: int,
+    balance_coef: float,
+    z_coef: float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """y = Σ_{e in top-k} gₑ FFNₑ(x), token by token: x (…,C) -> (…,C), auxiliary losses."""
+    n_experts = len(each_expert)
+    outputs, probabilities, z, load = [], [], [], torch.zeros(n_experts, dtype=x.dtype)
+    for token in x.flatten(0, -2):
+        logits = router(token)
+        p = logits.softmax(-1)
+        chosen = p.topk(top_k).indices.tolist()
+        total = sum(p[e] for e in chosen)
+        outputs.append(sum(p[e] / total * each_expert[e](token) for e in chosen))
+        probabilities.append(p)
+        z.append(logits.logsumexp(-1) ** 2)
+        load[chosen] += 1
+    load = load / load.sum()  # f, the share of each expert
+    balance = n_experts * (load * torch.stack(probabilities).mean(0)).sum()  # E·Σ fₑpₑ
+    z_loss = torch.stack(z).mean()
+    loss = balance_coef * balance + z_coef * z_loss
+    aux = {"loss": loss, "balance_loss": balance, "router_z_loss": z_loss, "expert_load": load}
+    return torch.stack(outputs).view_as(x), aux
+
+
+def linear_by_group(x: Tensor, ends: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Each group of rows times its own weights: x (N,in), groups that end at `ends` (E,) -> (N,out)."""
+    counts = ends.diff(prepend=ends.new_zeros(1)).tolist()
+    biases = [None] * len(counts) if bias is None else bias.unbind()
+    groups = zip(x.split(counts), weight.unbind(), biases, strict=True)
+    return torch.cat([F.linear(rows, w, b) for rows, w, b in groups])
 
 
 class GroupedLinear(nn.Module):
     """E linear layers in one: row n of the input meets the weights of the expert that owns it.
 
     Args:
-        in_features, out_features: widths; fastest as multiples of 8, for the grouped product wants rows
-            of a multiple of 16 bytes and others are filled up with zeros for it.
+        in_features, out_features: widths; fastest as multiples of 8.
         n_experts: E.
         bias: give each expert a bias.
 
@@ -35,29 +73,13 @@ class GroupedLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(n_experts, out_features, in_features))
         self.bias = nn.Parameter(torch.empty(n_experts, out_features)) if bias else None
 
-    @torch.compiler.disable  # the compiler believes that grouped_mm takes nothing but bf16
     def forward(self, x: Tensor, ends: Tensor) -> Tensor:
-        weight, bias = self.weight, self.bias
-        if torch.is_autocast_enabled(x.device.type):  # autocast does not know grouped_mm
-            dtype = torch.get_autocast_dtype(x.device.type)
-            x, weight = x.to(dtype), weight.to(dtype)
-        missing_out, missing_in = (-size % 8 for size in weight.shape[1:])
-        if missing_out or missing_in:
-            x, weight = F.pad(x, (0, missing_in)), F.pad(weight, (0, missing_in, 0, missing_out))
-        y = F.grouped_mm(x, weight.mT, offs=ends)[:, : self.weight.shape[1]]
-        if bias is None:
-            return y
-        counts = ends.diff(prepend=ends.new_zeros(1))
-        return y + bias.to(y.dtype).repeat_interleave(counts, dim=0, output_size=len(y))
+        kernel = grouped_linear.grouped_linear if grouped_linear.is_possible(x) else linear_by_group
+        return kernel(x, ends, self.weight, self.bias)
 
-
-def wants_even_groups(x: Tensor) -> bool:
-    """Whether every expert's rows are filled up with zeros to a multiple of `EVEN`.
-
-    In bf16 the CPU's library compiles a kernel for every new number of rows, and numbers of rows are new
-    at every step: that takes most of the time, and hundreds of megabytes.
-    """
-    return x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+    def of_expert(self, e: int) -> Callable[[Tensor], Tensor]:
+        """The linear layer of one expert."""
+        return partial(F.linear, weight=self.weight[e], bias=None if self.bias is None else self.bias[e])
 
 
 class MixtureOfExperts(FeedForward):
@@ -83,6 +105,17 @@ class MixtureOfExperts(FeedForward):
     Raises:
         ValueError: top_k is not in 1 … E, hidden < 1, or C is no multiple of 8.
     """
+
+    definition = staticmethod(mixture_of_experts)
+    # The large coefficients let the gradients of the auxiliary losses show.
+    variants = (
+        {"n_experts": 4},
+        {"balance_coef": 0.7, "z_coef": 0.3},
+        {"n_experts": 5, "top_k": 1, "balance_coef": 0.7, "z_coef": 0.3},
+        {"n_experts": 3, "top_k": 3, "hidden": 16},
+        {"n_experts": 1, "top_k": 1},
+        {"hidden": 11},  # no whole rows: filled up for the grouped product
+    )
 
     def __init__(
         self,
@@ -136,11 +169,12 @@ class MixtureOfExperts(FeedForward):
         """tokens (N,C) -> gates (N,k), experts (N,k), and the auxiliary losses with the expert load."""
         # The router in fp32: a rounding error in bf16 sends a token to another expert.
         with torch.autocast(tokens.device.type, enabled=False):
-            logits = F.linear(tokens.float(), self.router.weight)  # (N,E)
+            logits = F.linear(wide(tokens), wide(self.router.weight))  # (N,E)
         probabilities = logits.softmax(-1)
         gates, chosen = probabilities.topk(self.top_k, dim=-1)
         gates = gates / gates.sum(-1, keepdim=True)
-        load = F.one_hot(chosen, self.n_experts).sum((0, 1)) / chosen.numel()  # f (E,)
+        assigned = F.one_hot(chosen, self.n_experts).sum((0, 1))
+        load = assigned.type_as(logits) / chosen.numel()  # f (E,)
         balance = self.n_experts * (load * probabilities.mean(0)).sum()
         z = logits.logsumexp(-1).square().mean()
         loss = self.balance_coef * balance + self.z_coef * z
@@ -153,20 +187,27 @@ class MixtureOfExperts(FeedForward):
         row = order // self.top_k  # the token behind each row
         # Not bincount, which makes the host wait for a GPU.
         experts = torch.arange(self.n_experts, device=owner.device)
-        ends = torch.searchsorted(owner, experts, right=True)  # (E,)
-        counts = ends.diff(prepend=ends.new_zeros(1))
-        if wants_even_groups(tokens):
-            room = counts.add(EVEN - 1).div(EVEN, rounding_mode="floor") * EVEN
-            ends_even = room.cumsum(0)
-            moved = (ends_even - room) - (ends - counts)  # how far each expert's rows make way
-            place = torch.arange(len(owner), device=owner.device) + moved[owner]
-            rows = tokens.index_select(0, row)
-            x = tokens.new_zeros(int(ends_even[-1]), tokens.shape[1]).index_copy(0, place, rows)
-            y = self.experts.transform(x, ends_even.int()).index_select(0, place)
+        ends = torch.searchsorted(owner, experts, right=True).int()  # (E,)
+        rows = tokens.index_select(0, row)
+        if even_groups.is_faster(rows):
+            y = even_groups.in_even_groups(self.experts.transform, rows, ends)
         else:
-            y = self.experts.transform(tokens.index_select(0, row), ends.int())
+            y = self.experts.transform(rows, ends)
         y = y * gates.flatten().index_select(0, order).unsqueeze(-1).type_as(y)
         return torch.zeros_like(tokens, dtype=y.dtype).index_add(0, row, y)
+
+    @property
+    def each_expert(self) -> list[Callable[[Tensor], Tensor]]:
+        """Every expert by its definition, with its own slice of the weights."""
+        projections = {n: p for n, p in self.experts.named_children() if isinstance(p, GroupedLinear)}
+        return [
+            bound(
+                definition_of(self.experts),
+                self.experts,
+                **{name: projection.of_expert(e) for name, projection in projections.items()},
+            )
+            for e in range(self.n_experts)
+        ]
 
     def cost(self, length: int) -> Cost:
         """Declared cost: of the experts' weights a token meets the share k/E."""
@@ -178,6 +219,6 @@ class MixtureOfExperts(FeedForward):
             flops=2 * router + experts.flops * share,
         )
 
-    def reset_parameters(self, std: float, residual_std: float) -> None:
-        nn.init.normal_(self.router.weight, std=std)
-        self.experts.reset_parameters(std, residual_std)
+    def reset_parameters(self, init: Initializer) -> None:
+        init.linear(self.router)
+        self.experts.reset_parameters(init)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
-from modgpt.model.ffn.base import (
-    DenseFeedForward,
-    LinearFactory,
-    activation_named,
-    checked_hidden,
-    init_linear,
-)
+from modgpt.model.ffn.activations import ACTIVATIONS, activation_named
+from modgpt.model.ffn.base import DenseFeedForward, LinearFactory, checked_hidden
+from modgpt.model.init import Initializer
+
+
+def standard(
+    x: Tensor,
+    *,
+    up: Callable[[Tensor], Tensor],
+    down: Callable[[Tensor], Tensor],
+    activation: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """W₂ f(W₁x), with W₁ = up and W₂ = down."""
+    return down(activation(up(x)))
 
 
 class StandardFeedForward(DenseFeedForward):
@@ -23,11 +31,14 @@ class StandardFeedForward(DenseFeedForward):
     Args:
         hidden: hidden width; None for 4C.
         bias: give both projections a bias.
-        activation: f, one of `modgpt.model.ffn.base.ACTIVATIONS`.
+        activation: f, one of `modgpt.model.ffn.activations.ACTIVATIONS`.
 
     Raises:
         ValueError: hidden < 1, or an unknown activation.
     """
+
+    definition = staticmethod(standard)
+    variants = ({}, {"bias": True}, {"hidden": 10}, *({"activation": a} for a in ACTIVATIONS))
 
     def __init__(
         self,
@@ -47,6 +58,6 @@ class StandardFeedForward(DenseFeedForward):
     def transform(self, x: Tensor, *groups: Tensor) -> Tensor:
         return self.down(self.activation(self.up(x, *groups)), *groups)
 
-    def reset_parameters(self, std: float, residual_std: float) -> None:
-        init_linear(self.up, std)
-        init_linear(self.down, residual_std)
+    def reset_parameters(self, init: Initializer) -> None:
+        init.linear(self.up)
+        init.linear(self.down, residual=True)

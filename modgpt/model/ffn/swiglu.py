@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
-from modgpt.model.ffn.base import (
-    DenseFeedForward,
-    LinearFactory,
-    activation_named,
-    checked_hidden,
-    init_linear,
-)
+from modgpt.model.ffn.activations import ACTIVATIONS, activation_named
+from modgpt.model.ffn.base import DenseFeedForward, LinearFactory, checked_hidden
+from modgpt.model.init import Initializer
+
+
+def swiglu(
+    x: Tensor,
+    *,
+    gate_up: Callable[[Tensor], Tensor],
+    down: Callable[[Tensor], Tensor],
+    activation: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """W₂ (f(W₁x) ⊙ W₃x), with W₁ above W₃ in gate_up, and W₂ = down."""
+    gate, value = gate_up(x).chunk(2, dim=-1)
+    return down(activation(gate) * value)
 
 
 class SwiGLUFeedForward(DenseFeedForward):
@@ -24,11 +33,14 @@ class SwiGLUFeedForward(DenseFeedForward):
     Args:
         hidden: hidden width; None for 8C/3 rounded to the nearest multiple of 8.
         bias: give the projections a bias.
-        activation: f, one of `modgpt.model.ffn.base.ACTIVATIONS`; gelu makes GEGLU, relu ReGLU.
+        activation: f, one of `modgpt.model.ffn.activations.ACTIVATIONS`; gelu makes GEGLU, relu ReGLU.
 
     Raises:
         ValueError: hidden < 1, or an unknown activation.
     """
+
+    definition = staticmethod(swiglu)
+    variants = ({}, {"bias": True}, {"hidden": 10}, *({"activation": a} for a in ACTIVATIONS))
 
     def __init__(
         self,
@@ -50,6 +62,6 @@ class SwiGLUFeedForward(DenseFeedForward):
         gate, up = self.gate_up(x, *groups).chunk(2, dim=-1)
         return self.down(self.activation(gate) * up, *groups)
 
-    def reset_parameters(self, std: float, residual_std: float) -> None:
-        init_linear(self.gate_up, std)
-        init_linear(self.down, residual_std)
+    def reset_parameters(self, init: Initializer) -> None:
+        init.linear(self.gate_up)
+        init.linear(self.down, residual=True)

@@ -5,6 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from modgpt.model.precision import wide
+
+
+def scale_norm(x: Tensor, *, g: Tensor, eps: float) -> Tensor:
+    """g · x / √(‖x‖² + eps), ‖x‖ the length over the last dimension of x, g one number."""
+    return g * x / torch.sqrt(x.square().sum(-1, keepdim=True) + eps)
+
 
 class ScaleNorm(nn.Module):
     """y = g · x / √(‖x‖² + eps), with one scalar g for the whole norm.
@@ -22,6 +29,9 @@ class ScaleNorm(nn.Module):
     Shapes: (..., width) -> (..., width).
     """
 
+    definition = staticmethod(scale_norm)
+    variants = ({}, {"eps": 1.0})
+
     def __init__(self, width: int, *, eps: float = 1e-5) -> None:
         super().__init__()
         self.eps = eps
@@ -29,5 +39,5 @@ class ScaleNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # The sum of squares in fp32: in bf16 it would keep only 8 bits.
-        inverse_length = torch.rsqrt(x.float().square().sum(-1, keepdim=True) + self.eps)
+        inverse_length = torch.rsqrt(wide(x).square().sum(-1, keepdim=True) + self.eps)
         return (self.g * x * inverse_length).type_as(x)

@@ -9,20 +9,26 @@ import torch
 from torch import Tensor
 
 from modgpt.model.pos.base import Position
+from modgpt.model.precision import wide
 
 
-def alibi_slopes(n_heads: int) -> list[float]:
-    """One slope per head: the geometric sequence 2^(−8/n), 2^(−16/n), … for n a power of two.
+def alibi(h: int, n: int, *, slopes: Tensor) -> Tensor:
+    """−mₕ·n, the bias of head h for a key n tokens back."""
+    return -slopes[h] * n
+
+
+def alibi_exponents(n_heads: int) -> list[float]:
+    """One exponent e per head, of its slope m = 2^(−e): 8/n, 16/n, …, 8 for n a power of two.
 
     For other head counts the paper's rule takes the slopes of the next smaller power of two and fills
     up with every second slope of the next larger one.
     """
     power = 2 ** math.floor(math.log2(n_heads))
 
-    def geometric(n: int) -> list[float]:
-        return [2 ** (-8 * (h + 1) / n) for h in range(n)]
+    def arithmetic(n: int) -> list[float]:
+        return [8 * (h + 1) / n for h in range(n)]
 
-    return geometric(power) + geometric(2 * power)[0::2][: n_heads - power]
+    return arithmetic(power) + arithmetic(2 * power)[0::2][: n_heads - power]
 
 
 class AlibiPosition(Position):
@@ -33,13 +39,21 @@ class AlibiPosition(Position):
     decay of its state by e^(−m) per token, which `log_decay` gives it.
     """
 
+    bias_definition = staticmethod(alibi)
     extrapolates = True
-    slopes: Tensor
+    exponents: Tensor
 
     def __init__(self, **sizes: Any) -> None:
         super().__init__(**sizes)
-        # Fixed by the head count alone, so never stored in a checkpoint.
-        self.register_buffer("slopes", torch.tensor(alibi_slopes(sizes["n_heads"])), persistent=False)
+        # Fixed by the head count alone, so never stored in a checkpoint. Exponents stay exact when a
+        # model is cast to bf16 or fp64; slopes would not.
+        exponents = torch.tensor(alibi_exponents(sizes["n_heads"]))
+        self.register_buffer("exponents", exponents, persistent=False)
+
+    @property
+    def slopes(self) -> Tensor:
+        """m of every head, (H,)."""
+        return torch.exp2(-wide(self.exponents))
 
     def score_bias(self, q_positions: Tensor, k_positions: Tensor) -> Tensor:
         distance = q_positions[:, None] - k_positions[None, :]  # (Tq, Tk)

@@ -6,7 +6,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from modgpt.model.init import Initializer
 from modgpt.model.pos.base import Position
+
+
+def learned(x: Tensor, t: int, *, table: nn.Embedding) -> Tensor:
+    """x + Pₜ, the row of position t in a trained table P, for one embedding x (C,)."""
+    return x + table.weight[t]
 
 
 class LearnedPosition(Position):
@@ -16,6 +22,7 @@ class LearnedPosition(Position):
     and `generate` re-reads the last half of the window to go on.
     """
 
+    embed_definition = staticmethod(learned)
     relative = False
 
     def __init__(self, **sizes: Any) -> None:
@@ -26,5 +33,5 @@ class LearnedPosition(Position):
     def embed(self, x: Tensor, positions: Tensor) -> Tensor:
         return x + self.table(positions).type_as(x)
 
-    def reset_parameters(self, std: float, residual_std: float) -> None:
-        nn.init.normal_(self.table.weight, std=std)
+    def reset_parameters(self, init: Initializer) -> None:
+        init.normal(self.table.weight)

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from modgpt import build_model, compose
 from modgpt.model.attention.gated_delta import DeltaState, GatedDeltaAttention, mix_chunks, segment_sums
+from modgpt.model.init import Initializer
 from modgpt.model.pos.base import Position
+from modgpt.testing.attention import AttentionPair
+from modgpt.testing.compare import assert_same
 from modgpt.training.optimizers import adamw
-from tests.model.attention.test_attention import Pair, assert_state, inputs
-from tests.reference import assert_same
+from tests.model.attention.test_attention import option
 
 D = 8
 # What makes a gate 1 or 0, to the last bit.
@@ -57,12 +59,19 @@ def memory(**knobs: Any) -> GatedDeltaAttention:
 def mixed(
     module: GatedDeltaAttention, q: Tensor, k: Tensor, v: Tensor, a: float, b: float | list[float]
 ) -> Tensor:
-    """`mix` of q, k, v (T,D) with the gates made of a and b, for all tokens or each: (T,D)."""
-    gates = torch.stack([torch.tensor(a).expand(len(q)), torch.tensor(b).expand(len(q))], dim=1)
+    """`mix` of q, k, v (T,D), log α = −softplus(a) and β = sigmoid(b), of all tokens or each: (T,D)."""
+    log_alpha = -F.softplus(torch.tensor(a).expand(len(q)))[None, None, :, None]
+    beta = torch.tensor(b).expand(len(q)).sigmoid()[None, None, :, None]
     pos = Position(d_model=D, n_heads=1, block_size=8, init_std=0.02)
-    queries = torch.cat([q, gates], dim=1)[None, None]
-    y, _ = module.mix(queries, k[None, None], v[None, None], pos, torch.arange(len(q)), None)
+    q, k, v = (x[None, None] for x in (q, k, v))
+    positions = torch.arange(q.shape[2])
+    y, _ = module.mix(q, k, v, pos, positions, None, log_alpha=log_alpha, beta=beta)
     return y[0, 0].detach()
+
+
+def gated_delta(pos: str = "none", **knobs: Any) -> AttentionPair:
+    """The option and its definition."""
+    return option("gated_delta", pos, **knobs)
 
 
 # --- memory ---------------------------------------------------------------------------------------
@@ -102,20 +111,14 @@ def test_alpha_of_zero_forgets_everything() -> None:
 @pytest.mark.parametrize("chunk", range(1, 15))
 def test_chunks_of_every_size(chunk: int) -> None:
     """Outputs and gradients, those of both gates among them, for chunks of 1 to T + 3 tokens."""
-    pair = Pair("gated_delta", "alibi", n_kv_heads=2, chunk=chunk)
+    pair = gated_delta("alibi", n_kv_heads=2, chunk=chunk)
     names = {name for name, _ in pair.module.named_parameters()}
     assert {"gates.weight", "a_log", "dt_bias"} <= names
-    pair.check(inputs(11))
+    pair.check(11)
 
 
 def test_pieces_that_end_inside_a_chunk() -> None:
-    pair, x = Pair("gated_delta", "rope", chunk=16), inputs(100)
-    with torch.no_grad():
-        wanted, state = pair.fast(x, pair.module.initial_state(2, 100))
-        for pieces in ([41, 1, 58], [16, 84], [1] * 100):
-            y, carried = pair.in_pieces(x, pair.module.initial_state(2, 100), pieces)
-            assert_same(y, wanted, f"output in pieces of {pieces}")
-            assert_state(carried, {"s": state.s})
+    gated_delta("rope", chunk=16).check_pieces([41, 1, 58], [16, 84], [1] * 100)
 
 
 def test_segment_sums_are_those_of_a_loop() -> None:
@@ -154,8 +157,9 @@ def test_thousands_of_tokens_in_fp32(keys: str, alpha: str) -> None:
 @pytest.mark.parametrize("narrow", [False, True], ids=["fp32", "bf16"])
 def test_long_sequences_stay_finite(narrow: bool) -> None:
     """Inputs up to 30 times the usual, so that gates saturate; outputs and all gradients."""
-    pair = Pair("gated_delta", "alibi")
-    x = torch.cat([inputs(1000), 30 * inputs(1000), inputs(1000)], dim=1).requires_grad_()
+    pair = gated_delta("alibi")
+    usual = pair.inputs(1000)
+    x = torch.cat([usual, 30 * usual, usual], dim=1).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
         y, _ = pair.fast(x)
     assert y.isfinite().all()
@@ -166,10 +170,11 @@ def test_long_sequences_stay_finite(narrow: bool) -> None:
 
 
 def test_state_is_of_one_size_and_in_fp32() -> None:
-    pair, x = Pair("gated_delta", "rope"), inputs(300)
+    pair = gated_delta("rope")
+    x = pair.inputs(300)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         _, at_once = pair.fast(x, pair.module.initial_state(2, 300))
-        _, by_token = pair.in_pieces(x, pair.module.initial_state(2, 300), [1] * 300)
+        _, by_token = pair.in_pieces(x, [1] * 300)
     assert at_once.s.dtype == by_token.s.dtype == torch.float32
     assert at_once.nbytes == by_token.nbytes == pair.module.initial_state(2, 1).nbytes
     # Both read the same rounded q, k and v; only the order of the sums differs.
@@ -180,9 +185,8 @@ def test_state_is_of_one_size_and_in_fp32() -> None:
 
 
 def test_initial_gates() -> None:
-    torch.manual_seed(0)
     module = GatedDeltaAttention(d_model=64, n_heads=1000, head_dim=1)
-    module.reset_parameters(std=0.02, residual_std=0.005)
+    module.reset_parameters(Initializer(module, std=0.02, residual_std=0.005))
     assert module.gates.weight.std().item() == pytest.approx(0.02, rel=0.05)
     rates, steps = module.a_log.detach().exp(), F.softplus(module.dt_bias.detach())
     assert 1 <= rates.min() < 1.5 and 15.5 < rates.max() <= 16.001

@@ -12,20 +12,17 @@ import torch.utils._pytree
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from modgpt.config.search import options
 from modgpt.model.attention.base import Attention
-from modgpt.model.attention.pattern import PatternAttention
 from modgpt.model.pos.base import Position
-from modgpt.training.callbacks.measuring import KernelRecorder
-from tests.compositions import small_model
-from tests.reference import assert_same, component, configured
+from modgpt.testing.build import component, options_of, with_knobs
 
 NO_POSITION = Position(d_model=8, n_heads=2, block_size=8, init_std=0.02)
 
 
 def made(option: str, layer: int = 0, **knobs: Any) -> Attention:
     """An attention of two heads of four."""
-    return component(configured("attention", option, **knobs), d_model=8, n_heads=2, layer=layer)
+    make = with_knobs(options_of("attention")[option], **knobs)
+    return component(make, d_model=8, n_heads=2, layer=layer)
 
 
 def seen(attention: Attention, length: int) -> list[list[int]]:
@@ -144,136 +141,6 @@ def chi_square(counts: Counter[Any], expected: float) -> float:
     return sum((count - expected) ** 2 / expected for count in counts.values())
 
 
-# --- FlexAttention --------------------------------------------------------------------------------
-
-PATTERNS = [
-    ("sparse", {"pattern": "fixed", "stride": 8, "summary": 2}),
-    ("sparse", {"pattern": "strided", "stride": 8}),
-    ("bigbird", {"block": 4, "n_window": 2, "n_global": 1, "n_random": 2}),
-]
-
-
-@pytest.mark.parametrize("length", [1, 7, 8, 33, 300])
-@pytest.mark.parametrize(("option", "knobs"), PATTERNS)
-def test_flex_sees_what_gathering_sees(option: str, knobs: dict[str, Any], length: int) -> None:
-    attention: Any = made(option, layer=1, kernel="flex", **knobs)
-    sees = attention.rule(length, torch.device("cpu"))
-    i, j = torch.arange(length)[:, None], torch.arange(length)
-    assert [row.nonzero().flatten().tolist() for row in sees(i, j)] == seen(attention, length)
-
-
-@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.parametrize("pos", options("pos"))
-@pytest.mark.parametrize("heads", [(3, 3), (6, 2), (4, 1)])
-@pytest.mark.parametrize(("option", "knobs"), PATTERNS)
-def test_flex_equals_gathering(
-    option: str, knobs: dict[str, Any], heads: tuple[int, int], pos: str
-) -> None:
-    """More than one block of scores; on a CPU there are no gradients to compare."""
-    n_heads, n_kv_heads = heads
-    node = configured("attention", option, kernel="flex", n_kv_heads=n_kv_heads, scale=0.5, **knobs)
-    attention = component(node, d_model=8 * n_heads, n_heads=n_heads)
-    sizes = {"d_model": 8 * n_heads, "n_heads": n_heads, "block_size": 200, "init_std": 0.02}
-    position = component(configured("pos", pos), **sizes)
-    for length in (200, 130):  # the second one needs a mask of its own
-        x = torch.randn(2, length, 8 * n_heads, generator=torch.Generator().manual_seed(2))
-        with torch.no_grad():
-            q, k, v = attention.project(x, position, torch.arange(length))
-            gathered, _ = attention.gathered(q, k, v, position, None)
-            assert_same(attention.flex(q, k, v, position), gathered, f"{length} tokens")
-
-
-@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.parametrize(("option", "knobs"), PATTERNS)
-def test_flex_makes_its_mask_once(option: str, knobs: dict[str, Any]) -> None:
-    """One that training can use, even where a validation in inference mode was the first to ask."""
-    attention: Any = made(option, kernel="flex", **knobs)
-    q = torch.randn(1, 2, 30, 4)
-    with torch.inference_mode():
-        attention.flex(q, q, q, NO_POSITION)
-    mask = attention.latest
-    assert not any(x.is_inference() for x in mask.as_tuple() if isinstance(x, Tensor))
-    attention.flex(q, q, q, NO_POSITION)
-    assert attention.latest is mask
-
-
-@pytest.mark.parametrize("option", ["sparse", "bigbird"])
-def test_compiled_layers_share_the_code_of_flex(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And each has its own pattern: bigbird's layers draw differently."""
-    choices = {"attention": option, "ffn": "swiglu", "norm": "rmsnorm", "pos": "rope"}
-    model = small_model(choices, n_layers=4)
-    tokens = torch.randint(11, (2, 30), generator=torch.Generator().manual_seed(1))
-    graphs: list[Any] = []
-
-    def keeping(graph: Any, _: Any) -> Any:
-        graphs.append(graph)
-        return graph.forward
-
-    with torch.no_grad():
-        wanted = model(tokens)
-        monkeypatch.setattr(PatternAttention, "mix", lambda self, *args: (self.flex(*args[:4]), None))
-        torch.compiler.reset()
-        model.compile_blocks(backend=keeping)
-        for _ in range(3):
-            torch.testing.assert_close(model(tokens), wanted)
-    torch.compiler.reset()
-    assert len(graphs) == 2, "one that makes the mask and one that has it"
-
-
-@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.parametrize(("option", "knobs"), PATTERNS)
-def test_flex_in_bf16_behind_a_norm_in_fp32(option: str, knobs: dict[str, Any]) -> None:
-    """As under autocast. The recorder of kernels, which sees single operations, knows it by its name."""
-    attention: Any = made(option, kernel="flex", **knobs)
-    q, v = torch.randn(2, 1, 2, 140, 4, generator=torch.Generator().manual_seed(2))
-    v = v.bfloat16()
-    wanted, _ = attention.gathered(q, q, v, NO_POSITION, None)
-    recorder = KernelRecorder()
-    with torch.compiler.set_stance("force_eager"), recorder:
-        got = attention.flex(q, q, v, NO_POSITION)
-    assert got.dtype == torch.bfloat16 and recorder.seen == {"flex"}
-    torch.testing.assert_close(got, wanted, rtol=0, atol=0.03)
-
-
-@pytest.mark.parametrize(("option", "knobs"), PATTERNS)
-def test_flex_is_for_whole_sequences_on_a_gpu(
-    option: str, knobs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Elsewhere keys are gathered: on a CPU, in decoding, where weights are dropped, unless asked."""
-
-    def taken(kernel: str = "flex", device: str = "meta", decode: bool = False, **more: Any) -> str:
-        attention: Any = made(option, kernel=kernel, **more, **knobs).to(device)
-        taken: list[str] = []
-        for way in ("flex", "gathered"):
-            monkeypatch.setattr(attention, way, lambda *_, way=way: taken.append(way) or (None, None))
-        q = torch.zeros(1, 2, 6, 4, device=device)
-        state = attention.initial_state(1, 6) if decode else None
-        attention.mix(q, q, q, NO_POSITION, torch.arange(6), state)
-        return taken[0]
-
-    assert taken() == "flex"
-    assert taken(kernel="gathered") == taken(device="cpu") == taken(decode=True) == "gathered"
-    assert taken(dropout=0.1) == "gathered"
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="FlexAttention has gradients on a GPU alone")
-@pytest.mark.parametrize(("option", "knobs"), PATTERNS)
-def test_flex_on_a_gpu_has_the_gradients_of_gathering(option: str, knobs: dict[str, Any]) -> None:
-    position = component(
-        configured("pos", "alibi"), d_model=64, n_heads=2, block_size=300, init_std=0.02
-    )
-    grads = []
-    for kernel in ("gathered", "flex"):
-        attention = component(
-            configured("attention", option, kernel=kernel, **knobs), d_model=64, n_heads=2
-        ).cuda()
-        x = torch.randn(2, 300, 64, generator=torch.Generator().manual_seed(2)).cuda().requires_grad_()
-        y, _ = attention(x, position, torch.arange(300, device="cuda"))
-        grads.append((y, *torch.autograd.grad(y.square().mean(), [x, *attention.parameters()])))
-    for gathered, flex in zip(*grads, strict=True):
-        torch.testing.assert_close(flex, gathered, rtol=1e-3, atol=1e-3 * float(gathered.abs().max()))
-
-
 # --- what is kept and what is made ----------------------------------------------------------------
 
 
@@ -338,14 +205,14 @@ def largest(attention: Attention, length: int, pos: Position) -> int:
 def test_nothing_of_t_by_t_is_made(option: str, knobs: dict[str, Any], pos: str) -> None:
     """With two heads full attention has 2·T² scores; here no tensor has even a fifth of T²."""
     sizes = {"d_model": 8, "n_heads": 2, "block_size": 1024, "init_std": 0.02}
-    position = component(configured("pos", pos), **sizes)
+    position = component(options_of("pos")[pos], **sizes)
     length = 1024
     assert largest(made(option, **knobs), length, position) < length**2 / 5
 
 
 def test_the_recorder_would_see_it() -> None:
     sizes = {"d_model": 8, "n_heads": 2, "block_size": 1024, "init_std": 0.02}
-    alibi = component(configured("pos", "alibi"), **sizes)
+    alibi = component(options_of("pos")["alibi"], **sizes)
     assert largest(made("flash"), 256, alibi) >= 256**2
 
 

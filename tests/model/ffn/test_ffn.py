@@ -1,126 +1,96 @@
-"""Every feed-forward against its reference, and what holds for a mixture of experts alone."""
+"""Every feed-forward against its definition, and what holds for a mixture of experts alone."""
 
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from modgpt.config.search import options
-from modgpt.model.ffn import moe
-from modgpt.model.ffn.base import ACTIVATIONS
-from tests.reference import (
-    FFN,
-    assert_same,
-    assert_same_gradients,
-    component,
-    configured,
-    knobs_of,
-    reference_of,
-)
+from modgpt.model.ffn import activations
+from modgpt.model.ffn.base import DenseFeedForward
+from modgpt.model.init import Initializer
+from modgpt.testing.build import Make, class_of, component, options_of, variants
+from modgpt.testing.compare import assert_same, relative_error
+from modgpt.testing.initial import check_initial_weights
+from modgpt.testing.parts import check_ffn_definition, inputs
 
 C = 24
-# Coefficients large enough for the gradients of the auxiliary losses to show.
-LOUD = {"balance_coef": 0.7, "z_coef": 0.3}
-KNOBS: dict[str, list[dict[str, Any]]] = {
-    "standard": [{}, {"bias": True}, {"hidden": 10}, *({"activation": a} for a in ACTIVATIONS)],
-    "swiglu": [{}, {"bias": True}, {"hidden": 10}, *({"activation": a} for a in ACTIVATIONS)],
-    "moe": [
-        {},
-        LOUD,
-        {"top_k": 1, **LOUD},
-        {"top_k": 3, "n_experts": 3, "hidden": 16, **LOUD},
-        {"n_experts": 1, "top_k": 1, **LOUD},
-        {"expert": configured("ffn", "swiglu", bias=True), "n_experts": 5},
-        {"expert": configured("ffn", "standard", bias=True), "n_experts": 5},
-        {"expert": configured("ffn", "standard"), "hidden": 8},
-        {"hidden": 11, **LOUD},  # no whole rows: filled up for the grouped product
-        {"expert": configured("ffn", "standard", bias=True, activation="relu"), "hidden": 3},
-    ],
-}
-CASES = [
-    pytest.param(option, knobs, id=f"{option}-{number}")
-    for option in options("ffn")
-    for number, knobs in enumerate(KNOBS.get(option, [{}]))
-]
+OPTIONS = options_of("ffn")
+DENSE = {name: make for name, make in OPTIONS.items() if issubclass(class_of(make), DenseFeedForward)}
 
-every_option = pytest.mark.parametrize("option", options("ffn"))
-every_case = pytest.mark.parametrize(("option", "knobs"), CASES)
+every_option = pytest.mark.parametrize("make", OPTIONS.values(), ids=OPTIONS)
+every_dense = pytest.mark.parametrize("expert", DENSE.values(), ids=DENSE)
+every_case = pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(variant, id=f"{option}-{n}")
+        for option, make in OPTIONS.items()
+        for n, variant in enumerate(variants(make))
+    ],
+)
 
 
 def build(option: str, **knobs: Any) -> Any:
-    return component(configured("ffn", option, **knobs), d_model=C)
+    return component(partial(OPTIONS[option], **knobs), d_model=C)
 
 
-def inputs(*shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(2))
+# --- every option against its definition ----------------------------------------------------------
 
 
-# --- every option against its reference -----------------------------------------------------------
-
-
-@every_option
-def test_there_is_a_reference(option: str) -> None:
-    assert option in FFN, f"ffn={option} needs an entry in tests/reference.py: FFN"
-
-
-@pytest.mark.parametrize("shape", [(1, 1, C), (2, 7, C), (1, 30, C)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1), (2, 7), (1, 30)], ids=str)
 @every_case
-def test_outputs_and_gradients(option: str, knobs: dict[str, Any], shape: tuple[int, ...]) -> None:
-    node = configured("ffn", option, **knobs)
-    module, x = component(node, d_model=C), inputs(*shape).requires_grad_()
-    weights = module.state_dict(keep_vars=True)
-    (fast, aux), (slow, slow_aux) = module(x), reference_of("ffn", option)(x, weights, **knobs_of(node))
-    assert_same(fast, slow, "output")
-    assert sorted(aux) == sorted(slow_aux)
-    for name in aux:
-        assert_same(aux[name], slow_aux[name], name)
-    of = {"x": x, **dict(module.named_parameters())}
-    assert_same_gradients(fast, slow, of)
-    if "loss" in aux:
-        assert_same_gradients(aux["loss"], slow_aux["loss"], {"x": x, "router": module.router.weight})
+def test_outputs_and_gradients(make: Make, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    check_ffn_definition(make, *shape, dtype=dtype)
 
 
-@every_option
-def test_default_width_matches_the_reference(option: str) -> None:
-    """The width that follows from C: 4C; 8C/3 in steps of 8; or what matches active parameters."""
-    wanted = {"standard": 4 * 96, "swiglu": 256, "moe": 128}
-    if option not in wanted:
-        pytest.skip("a width of its own")
-    module = component(configured("ffn", option), d_model=96)
-    down = getattr(module, "experts", module).down
-    assert down.weight.shape[-1] == wanted[option]
+@every_dense
+def test_every_dense_one_is_an_expert(expert: Make) -> None:
+    for variant in variants(expert):
+        mixture = partial(OPTIONS["moe"], expert=variant, n_experts=5, hidden=8)
+        check_ffn_definition(mixture, 2, 7)
+        check_ffn_definition(mixture, 2, 7, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", activations.ACTIVATIONS)
+def test_activations_are_their_definitions(name: str) -> None:
+    a = torch.linspace(-8, 8, 101, dtype=torch.float64).requires_grad_()
+    fast, slow = activations.activation_named(name)(a), getattr(activations, name)(a)
+    assert_same(fast, slow, name)
+    gradients = [torch.autograd.grad(y.sum(), a)[0] for y in (fast, slow)]
+    assert_same(*gradients, f"gradient of {name}")
 
 
 # --- initial weights and dropout ------------------------------------------------------------------
 
 
 @every_option
-def test_initial_weights(option: str) -> None:
-    torch.manual_seed(0)
-    module = component(configured("ffn", option), d_model=96)
-    module.reset_parameters(std=0.02, residual_std=0.005)
-    for name, weight in module.named_parameters():
-        wanted = 0.005 if "down" in name else 0.02
-        assert weight.std().item() == pytest.approx(wanted, rel=0.1), name
+def test_initial_weights(make: Make) -> None:
+    check_initial_weights(make, d_model=96)
+    module = make(d_model=96)
+    module.reset_parameters(Initializer(module, std=0.02, residual_std=0.005))
+    deviations = {name: weight.std().item() for name, weight in module.named_parameters()}
+    residual = [name for name, std in deviations.items() if std == pytest.approx(0.005, rel=0.1)]
+    others = [name for name, std in deviations.items() if std == pytest.approx(0.02, rel=0.1)]
+    assert len(residual) == 1 and len(others) == len(deviations) - 1, deviations
 
 
 @every_case
-def test_silent_start(option: str, knobs: dict[str, Any]) -> None:
+def test_silent_start(make: Make) -> None:
     """With a residual_std of 0 the branch adds nothing: biases are zero, too."""
-    module = build(option, **knobs)
-    module.reset_parameters(std=0.02, residual_std=0.0)
+    module = component(make, d_model=C)
+    module.reset_parameters(Initializer(module, std=0.02, residual_std=0.0))
     assert not module(inputs(2, 7, C))[0].any()
 
 
 @every_option
-def test_dropout_acts_once(option: str) -> None:
+def test_dropout_acts_once(make: Make) -> None:
     """Each element of the output is dropped, or scaled up; nothing inside is touched."""
     torch.manual_seed(0)
-    module, x = build(option), inputs(2, 50, C)
+    module, x = component(make, d_model=C), inputs(2, 50, C)
     module.dropout = 0.5
     with torch.no_grad():
         whole, dropped = module.eval()(x)[0], module.train()(x)[0]
@@ -130,14 +100,13 @@ def test_dropout_acts_once(option: str) -> None:
 
 
 @every_option
-def test_bf16_is_near_fp32(option: str) -> None:
-    module, x = build(option), inputs(2, 7, C).requires_grad_()
+def test_bf16_is_near_fp32(make: Make) -> None:
+    module, x = component(make, d_model=C), inputs(2, 7, C).requires_grad_()
     wanted = module(x)[0]
     with torch.autocast("cpu", torch.bfloat16):
         got = module(x)[0]
     assert got.dtype == torch.bfloat16
-    error = (got - wanted).square().mean().sqrt() / wanted.square().mean().sqrt()
-    assert error < 0.03
+    assert relative_error(got, wanted) < 0.03
     got.float().square().mean().backward()
     for name, parameter in module.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
@@ -157,8 +126,7 @@ def with_equal_experts(module: Any) -> Any:
 def test_equal_experts_are_one(top_k: int) -> None:
     """No token is dropped and gates sum to 1: whoever is chosen, the answer is the same."""
     module, x = with_equal_experts(build("moe", top_k=top_k)), inputs(3, 40, C)
-    own = {name: w[0] for name, w in module.experts.state_dict().items()}
-    assert_same(module(x)[0], FFN["swiglu"](x, own)[0], "output")
+    assert_same(module(x)[0], module.each_expert[0](x), "output")
 
 
 def test_a_full_house_drops_no_token() -> None:
@@ -166,10 +134,9 @@ def test_a_full_house_drops_no_token() -> None:
     module = with_equal_experts(build("moe"))
     x = inputs(3, 40, C).abs()
     favour(module, 2, 5)
-    own = {name: w[0] for name, w in module.experts.state_dict().items()}
     y, aux = module(x)
     assert aux["expert_load"].tolist() == [0, 0, 0.5, 0, 0, 0.5, 0, 0]
-    assert_same(y, FFN["swiglu"](x, own)[0], "output")
+    assert_same(y, module.each_expert[0](x), "output")
 
 
 def favour(module: Any, *experts: int) -> None:
@@ -181,7 +148,7 @@ def favour(module: Any, *experts: int) -> None:
 
 @pytest.mark.parametrize("bias", [False, True])
 def test_empty_experts_get_zero_gradients(bias: bool) -> None:
-    module = build("moe", expert=configured("ffn", "swiglu", bias=bias))
+    module = build("moe", expert=partial(OPTIONS["swiglu"], bias=bias))
     favour(module, 2, 5)
     y, aux = module(inputs(2, 7, C).abs())
     (y.square().mean() + aux["loss"]).backward()
@@ -230,22 +197,6 @@ def test_routes_in_bf16_as_in_fp32() -> None:
         assert torch.equal(got[name], wanted[name]), name
 
 
-@pytest.mark.parametrize("expert", ["standard", "swiglu"])
-def test_moe_with_groups_filled_up_is_the_same(expert: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the CPU does in bf16, held in fp32 to what it does otherwise: outputs and gradients."""
-    node = configured("ffn", "moe", expert=configured("ffn", expert, bias=True))
-    module = component(node, d_model=C)
-    x = torch.randn(3, 70, C, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    results = []
-    for even in (False, True):
-        monkeypatch.setattr(moe, "wants_even_groups", lambda x, even=even: even)
-        y, _ = module(x)
-        gradients = torch.autograd.grad(y.square().sum(), [x, *module.experts.parameters()])
-        results.append([y, *gradients])
-    for plain, filled in zip(*results, strict=True):
-        torch.testing.assert_close(filled, plain, rtol=1e-5, atol=1e-6)
-
-
 # --- errors ---------------------------------------------------------------------------------------
 
 
@@ -267,9 +218,8 @@ def test_knobs_that_cannot_be(option: str, knobs: dict[str, Any], message: str) 
         build(option, **knobs)
 
 
-@pytest.mark.parametrize("expert", ["standard", "swiglu"])
-def test_moe_wants_a_width_of_whole_rows(expert: str) -> None:
-    node = configured("ffn", "moe", expert=configured("ffn", expert))
+@every_dense
+def test_moe_wants_a_width_of_whole_rows(expert: Make) -> None:
     message = "ffn=moe needs a width that is a multiple of 8, got model.d_model=20"
     with pytest.raises(ValueError, match=re.escape(message)):
-        component(node, d_model=20)
+        OPTIONS["moe"](expert=expert, d_model=20)
