@@ -25,10 +25,10 @@ class Muon(Optimizer):
         U ← orthogonalized(μM + (1 − μ)G)          Nesterov's momentum
         W ← (1 − ηλ)W − η √max(1, rows/columns) U
 
-    `torch.optim.Muon` does the same, but takes each weight as one matrix. Here a weight may hold several:
-    projections fused into one product, as rows side by side, or the experts of a mixture, stacked along a
-    leading dimension. Each is orthogonalised by itself: together, the projection with the largest
-    gradient would leave almost nothing for the others.
+    `torch.optim.Muon` does the same, but takes each weight as one matrix. Here a weight may hold
+    several: projections that are fused into one product, one above the other, or the experts of a
+    mixture, stacked along a leading dimension. Each is orthogonalised by itself. As one matrix, the
+    projection with the largest gradient would leave almost nothing for the others.
 
     Args:
         weights: (rows, columns) or (E, rows, columns) each.

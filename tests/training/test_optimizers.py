@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 import pytest
@@ -11,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from modgpt import build_model, compose
+from modgpt.config.compose import options
 from modgpt.model.ffn.moe import MixtureOfExperts
 from modgpt.model.ffn.swiglu import SwiGLUFeedForward
 from modgpt.model.gpt import GPT
 from modgpt.training.muon import Muon
 from modgpt.training.optimizers import Together, adamw, muon
-from modgpt.training.schedules import constant, cosine, linear, wsd
+from modgpt.training.schedules import WARMUP, constant, cosine, linear, wsd
 
 
 def test_only_matrices_decay() -> None:
@@ -62,16 +65,64 @@ def test_cosine() -> None:
 
 
 def test_constant() -> None:
-    assert constant(0, warmup_steps=0) == 1
-    assert constant(0, warmup_steps=3) == pytest.approx(0.25)
-    assert constant(1000, warmup_steps=3) == 1
+    assert constant(0, warmup_steps=0, max_steps=9) == 1
+    assert constant(0, warmup_steps=3, max_steps=9) == pytest.approx(0.25)
+    assert constant(1000, warmup_steps=3, max_steps=9) == 1
+
+
+SCHEDULES: list[Callable[..., float]] = [
+    constant,
+    partial(cosine, final=0.1),
+    partial(linear, final=0.0),
+    partial(wsd, final=0.0, decay_share=0.4),
+]
+by_schedule = pytest.mark.parametrize("schedule", SCHEDULES, ids=["constant", "cosine", "linear", "wsd"])
+
+
+@by_schedule
+def test_the_warm_up_is_a_share_of_the_steps(schedule: Callable[..., float]) -> None:
+    for max_steps, length in ((700, 49), (100, 7), (40, 3), (1, 0)):
+        by_share = [schedule(step, max_steps=max_steps) for step in range(max_steps)]
+        by_steps = [schedule(s, max_steps=max_steps, warmup_steps=length) for s in range(max_steps)]
+        assert by_share == by_steps
+    assert schedule(0, max_steps=10, warmup=0.5) == pytest.approx(1 / 6)
+    assert schedule(0, max_steps=10, warmup=0.99) > 0, "always room for one step"
+
+
+@by_schedule
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"warmup": 1.0}, r"schedule.warmup must lie in \[0, 1\), got 1.0"),
+        ({"warmup": -0.1}, r"schedule.warmup must lie in \[0, 1\), got -0.1"),
+        ({"warmup_steps": -1}, "schedule.warmup_steps must not be negative, got -1"),
+        ({"warmup_steps": 20}, "schedule.warmup_steps=20 must be below trainer.max_steps=20"),
+        (
+            {"warmup": 0.1, "warmup_steps": 5},
+            r"schedule.warmup=0.1 \(2 of trainer.max_steps=20\) and schedule.warmup_steps=5 contradict",
+        ),
+    ],
+)
+def test_warm_ups_that_are_refused(
+    schedule: Callable[..., float], arguments: dict[str, float], text: str
+) -> None:
+    with pytest.raises(ValueError, match=text):
+        schedule(0, max_steps=20, **arguments)
+
+
+def test_warm_ups_that_agree() -> None:
+    assert constant(0, max_steps=20, warmup=0.1, warmup_steps=2) == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("option", options("schedule"))
+def test_every_schedule_has_the_same_default_warm_up(option: str) -> None:
+    node = compose([f"schedule={option}", "trainer.max_steps=40"]).schedule
+    assert (node.warmup, node.warmup_steps, node.max_steps) == (WARMUP, None, 40)
 
 
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"warmup_steps": -1}, "schedule.warmup_steps must not be negative, got -1"),
-        ({"warmup_steps": 20}, "schedule.warmup_steps=20 must be below trainer.max_steps=20"),
         ({"final": 1.5}, r"schedule.final must lie in \[0, 1\], got 1.5"),
     ],
 )
@@ -171,7 +222,7 @@ def test_muon_orthogonalises_each_projection(parts: list[str]) -> None:
         rows, columns = p.shape
         update = (before[name] - p.detach()) / (0.02 * math.sqrt(max(1, rows / columns)))
         values = torch.linalg.svdvals(update)
-        assert 0.6 < values.min() and values.max() < 1.3, (name, values.min(), values.max())
+        assert values.min() > 0.6 and values.max() < 1.3, (name, values.min(), values.max())
 
 
 def projections_of_gradients(model: GPT) -> dict[str, Tensor]:
