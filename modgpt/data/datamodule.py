@@ -51,10 +51,8 @@ class CorpusDataModule(DataModule):
         return TrainingWindows(
             self.train_tokens,
             block_size=self.block_size,
-            batch_size=self.batch_size,
             seed=self.seed,
-            first=self.first_batch(),
-            **self.share(),
+            **self.series(),
         )
 
     def validation_batches(self) -> EvaluationWindows:

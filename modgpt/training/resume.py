@@ -46,7 +46,7 @@ def find_resumed(cfg: DictConfig) -> Resumed | None:
         raise UserError(f"{folder} has no checkpoint to go on from ({checkpoint} is missing)")
     step = int(read_checkpoint(checkpoint)["global_step"])
     if step > cfg.trainer.max_steps or (
-        step == cfg.trainer.max_steps and result.get("status") == "finished"
+        step == cfg.trainer.max_steps and result.get("status") in ("finished", "partial")
     ):
         raise UserError(
             f"{folder} is already at step {step} of trainer.max_steps={cfg.trainer.max_steps}: "
@@ -99,6 +99,12 @@ def check_resumable(cfg: DictConfig, resumed: Resumed, digest: str) -> None:
         raise UserError(
             f"a resumed run keeps its architecture: {key} was {before}, not {after}; start a new run "
             "for another one"
+        )
+    limits = (OmegaConf.select(c, "trainer.limit_val_batches") for c in (saved, cfg))
+    if (before := next(limits)) != (after := next(limits)):
+        raise UserError(
+            "a resumed run keeps its validation batches, or its best loss would compare different ones: "
+            f"trainer.limit_val_batches was {before}, not {after}"
         )
     if resumed.result.get("corpus_sha256") not in (None, digest):
         raise UserError(

@@ -30,6 +30,7 @@ from modgpt.config.compose import compose_job, options
 from modgpt.data.datamodule import read_text
 from modgpt.runs.checkpoint import model_weights, read_checkpoint
 from modgpt.training.callbacks.resuming import Interrupted, StopOnSignal
+from modgpt.training.lit_module import LitGPT
 from modgpt.training.loop import Outcome, train
 from tests.compositions import GROUPS, combinations, name_of
 
@@ -57,9 +58,13 @@ def run(arguments: list[str]) -> Outcome:
     return train(compose_job(with_saved_overrides(arguments)))
 
 
-def losses(folder: Path, column: str) -> list[float]:
+def rows(folder: Path) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open(newline="") as file:
-        return [float(row[column]) for row in csv.DictReader(file) if row.get(column)]
+        return list(csv.DictReader(file))
+
+
+def losses(folder: Path, column: str) -> list[float]:
+    return [float(row[column]) for row in rows(folder) if row.get(column)]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -176,6 +181,52 @@ def test_a_resumed_run_ends_with_the_same_bits(
     assert resumed.result["resumed_at_steps"] == [step]
     for column in ("train/loss", "val/loss", "lr"):
         assert losses(folder, column) == losses(straight.folder, column), f"{column} in metrics.csv"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "exact"),
+    [
+        (["data.batch_size=4", "trainer.accumulate_grad_batches=2"], True),
+        (["data.batch_size=2", "trainer.accumulate_grad_batches=4"], True),
+        (["data.batch_size=6", "trainer.accumulate_grad_batches=2"], False),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("data", ["text", "copy"])
+def test_a_resume_with_another_batch_size_continues_with_unseen_data(
+    sizes: list[str],
+    exact: bool,
+    data: str,
+    overrides: Overrides,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Steps of the same sequences, cut into other batches, train the same model."""
+    arguments = overrides()
+    if data == "copy":
+        arguments = [o for o in arguments if not o.startswith("data")] + ["data=copy", "data.batch_size=8"]
+    arguments += ["trainer.max_steps=20", "trainer.val_check_interval=5", "trainer.log_every_n_steps=1"]
+    seen: list[torch.Tensor] = []
+    training_step = LitGPT.training_step
+
+    def noting(module: LitGPT, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        seen.append(batch)
+        return training_step(module, batch, batch_idx)
+
+    monkeypatch.setattr(LitGPT, "training_step", noting)
+    straight = run([*arguments, "run_name=straight"])
+    wanted = torch.cat(seen, dim=-2)
+    seen.clear()
+    folder = interrupted_run([*arguments, "run_name=stopped"], 7, monkeypatch)
+    resumed = run([f"resume={folder}", *sizes])
+    got = torch.cat(seen, dim=-2)
+    both = min(got.shape[-2], wanted.shape[-2])
+    assert torch.equal(got[..., :both, :], wanted[..., :both, :])
+    assert resumed.result["tokens_seen"] == got.shape[-2] * 16
+    assert [int(row["step"]) for row in rows(folder) if row.get("val/loss")] == [5, 10, 15, 20]
+    if exact:
+        assert got.shape == wanted.shape
+        for name, value in weights(straight.folder).items():
+            torch.testing.assert_close(weights(folder)[name], value, rtol=1e-3, atol=1e-4)
 
 
 KILLED_AFTER_SAVING = """
@@ -381,7 +432,7 @@ def test_a_diverged_run_says_so(
     assert code == 1
     assert "try a lower optimizer.lr" in capsys.readouterr().err
     result = json.loads((tmp_path / "runs" / "wild" / "result.json").read_text())
-    assert result["status"] == "failed" and "train/loss is nan" in result["reason"]
+    assert result["status"] == "diverged" and "train/loss is nan" in result["reason"]
 
 
 class _Evil:
