@@ -123,7 +123,7 @@ class LitGPT(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as `trainer.gradient_clip_val` says, 0 or None for not at all; keep the norm before it."""
+        """Clip the gradients, not at all at 0 or None; keep their norm before that."""
         by_value = gradient_clip_algorithm == "value"
         limit = gradient_clip_val or math.inf
         # Clipping by the norm computes it; an infinite limit leaves the gradients alone.

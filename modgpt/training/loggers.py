@@ -18,8 +18,8 @@ from torch.utils.tensorboard.summary import hparams
 
 from modgpt.config.check import parameters
 from modgpt.config.compose import PARTS, RUN_KEYS, groups
-from modgpt.errors import UserError, as_user_errors
 from modgpt.runs.files import replaced
+from modgpt.training.trainer import errors_of
 
 NAMED_BY = {*PARTS, "seed"} - {"block"}
 
@@ -45,11 +45,8 @@ def build_loggers(nodes: DictConfig, folder: Path, resume_step: int | None) -> l
         taken, _ = parameters(get_object(node["_target_"]))
         offered = {"save_dir": str(folder), "resume_step": resume_step}
         given = {key: value for key, value in offered.items() if key in taken and key not in node}
-        try:
-            with as_user_errors():
-                loggers.append(instantiate(node, **given))
-        except Exception as error:
-            raise UserError(f"logger.{name}: {error.__cause__ or error}") from error
+        with errors_of(f"logger.{name}"):
+            loggers.append(instantiate(node, **given))
     return loggers
 
 

@@ -109,7 +109,7 @@ def train(job: Job, folder: Path | None = None) -> Outcome:
     if cfg.compile:
         module.model.compile_blocks()
     essential = Essential(cfg, job.choices, module.model, data)
-    batches = len(data.validation_batches())
+    batches = len(data.val_dataloader())
     validated_batches(cfg, batches)
     trainer = build_trainer(cfg, essential.callbacks)
     # All has been checked; from here on something is written.

@@ -203,7 +203,8 @@ def test_a_resume_with_another_batch_size_continues_with_unseen_data(
     """Steps of the same sequences, cut into other batches, train the same model."""
     arguments = overrides()
     if data == "copy":
-        arguments = [o for o in arguments if not o.startswith("data")] + ["data=copy", "data.batch_size=8"]
+        arguments = [o for o in arguments if not o.startswith("data")]
+        arguments += ["data=copy", "data.batch_size=8"]
     arguments += ["trainer.max_steps=20", "trainer.val_check_interval=5", "trainer.log_every_n_steps=1"]
     seen: list[torch.Tensor] = []
     training_step = LitGPT.training_step
