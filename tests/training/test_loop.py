@@ -436,6 +436,50 @@ def test_a_diverged_run_says_so(
     assert result["status"] == "diverged" and "train/loss is nan" in result["reason"]
 
 
+def test_a_validation_that_is_not_a_number_is_a_divergence(
+    overrides: Overrides, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where no training loss is logged before it, the validation notices."""
+    quiet = ["optimizer.lr=1e30", "trainer.log_every_n_steps=1000", "trainer.val_check_interval=5"]
+    assert main(overrides("run_name=wild", *quiet)) == 1
+    assert "error: val/loss is nan at step 5: try a lower" in capsys.readouterr().err
+    folder = tmp_path / "runs" / "wild"
+    result = json.loads((folder / "result.json").read_text())
+    assert result["status"] == "diverged" and "val/loss is nan at step 5" in result["reason"]
+    assert result["final_val_loss"] is None and result["best_val_loss"] is None
+    assert not (folder / "checkpoints" / "best.ckpt").exists()
+    assert math.isnan(losses(folder, "val/loss")[0]), "the log shows it"
+
+
+def test_the_best_checkpoint_is_that_before_the_divergence(
+    overrides: Overrides, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training_step = LitGPT.training_step
+
+    def poisoned(module: LitGPT, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        return training_step(module, batch, batch_idx) * (math.nan if module.global_step == 12 else 1)
+
+    monkeypatch.setattr(LitGPT, "training_step", poisoned)
+    quiet = ["trainer.log_every_n_steps=1000", "trainer.val_check_interval=5"]
+    assert main(overrides("run_name=wild", *quiet)) == 1
+    folder = tmp_path / "runs" / "wild"
+    result = json.loads((folder / "result.json").read_text())
+    assert result["status"] == "diverged" and "val/loss is nan at step 15" in result["reason"]
+    assert result["best_step"] == result["final_step"] == 10
+    best = read_checkpoint(folder / "checkpoints" / "best.ckpt")
+    assert best["global_step"] == 10
+    assert all(weight.isfinite().all() for weight in model_weights(best).values())
+
+
+def test_the_perplexity_of_a_large_loss_is_finite(overrides: Overrides) -> None:
+    """e^100 is too large for fp32, and no reason to write inf."""
+    large = ["model.init_std=12", "optimizer.lr=0", "trainer.max_steps=4", "logger=csv"]
+    folder = run(overrides(*large)).folder
+    (loss,), (perplexity,) = losses(folder, "val/loss"), losses(folder, "val/perplexity")
+    assert 90 < loss < 700
+    assert perplexity == pytest.approx(math.exp(loss))
+
+
 class _Evil:
     """Runs a command when it is unpickled by a reader that trusts it."""
 

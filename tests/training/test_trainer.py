@@ -179,7 +179,7 @@ def test_a_share_that_is_no_batch_names_one_that_is() -> None:
         validated_batches(compose(["trainer.limit_val_batches=0.1"]), 6)
 
 
-@pytest.mark.parametrize("limit", ["trainer.max_time='00:00:00:20'", "+trainer.max_time={seconds:20}"])
+@pytest.mark.parametrize("limit", ["trainer.max_time='00:00:00:20'", "trainer.max_time={seconds:20}"])
 def test_a_training_that_runs_out_of_time_is_partial_and_goes_on(
     limit: str, overrides: Overrides, monkeypatch: pytest.MonkeyPatch
 ) -> None:
