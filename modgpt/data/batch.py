@@ -1,4 +1,4 @@
-"""What a batch is: tokens, or inputs with the targets that count; and where training batches come from."""
+"""What a batch is, and the endless series of training batches."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ import modgpt.training.loop
 from modgpt import build_model, load_run
 from modgpt.commands.train import main, with_saved_overrides
 from modgpt.config.compose import compose_job, options
-from modgpt.data.datamodule import read_text
+from modgpt.data.sources.files import read_text
 from modgpt.runs.checkpoint import model_weights, read_checkpoint
 from modgpt.training.callbacks.resuming import Interrupted, StopOnSignal
 from modgpt.training.lit_module import LitGPT
