@@ -337,7 +337,7 @@ def schedule() -> Figure:
             cosine, warmup_steps=50, max_steps=700, final=0.1
         ),
         "cosine, warmup_steps=150, final=0": partial(cosine, warmup_steps=150, max_steps=700, final=0.0),
-        "constant, warmup_steps=50": partial(constant, warmup_steps=50),
+        "constant, warmup_steps=50": partial(constant, warmup_steps=50, max_steps=700),
     }
     for (name, shape), colour in zip(shapes.items(), (BASELINE, *COLOURS), strict=False):
         optimizer = adamw(nn.Linear(1, 1), lr=peak, weight_decay=0.0, beta1=0.9, beta2=0.99)

@@ -1,4 +1,4 @@
-"""What a training needs of its data, whatever they are."""
+"""The base of all data modules."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from modgpt.model.gpt import GPT
 
 
 class DataModule(L.LightningDataModule, ABC):
-    """Batches to train and to validate on, and the vocabulary they are written in.
+    """Batches to train and to validate on, with their vocabulary.
 
     Args:
-        tokenizer: makes a tokenizer from a text.
+        tokenizer: builds a tokenizer from a text.
         batch_size: sequences per training step, over all ranks and one micro-batch.
         eval_batch_size: sequences per validation batch.
         block_size: T.
@@ -29,10 +29,10 @@ class DataModule(L.LightningDataModule, ABC):
 
     Attributes:
         tokenizer: known after `load`.
-        digest: SHA-256 of what the data are, known after `load`: losses compare where it is the same.
-        tokens_per_character: of the validation split, known after `load`; makes bits per character of a
-            loss per token.
-        has_answers: True when a counted target has one right answer, so that accuracy tells more than
+        digest: SHA-256 of the data, known after `load`: losses compare where it is the same.
+        tokens_per_character: of the validation split, known after `load`; turns a loss per token into
+            bits per character.
+        has_answers: True when a counted target has one right answer: then accuracy is measured, and no
             perplexity.
 
     Raises:
@@ -62,14 +62,16 @@ class DataModule(L.LightningDataModule, ABC):
         self.make_tokenizer = tokenizer
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.block_size, self.seed = block_size, seed
+        # Where this start of the training began, and the batch size of the first start.
+        self.begun = {"step": 0, "sequences": 0, "portion": batch_size}
 
     @abstractmethod
     def load(self) -> Tokenizer:
-        """Bring the data here; sets and returns the tokenizer, sets the digest."""
+        """Read or build the data; sets and returns the tokenizer, sets the digest."""
 
     @abstractmethod
     def training_batches(self) -> EndlessBatches:
-        """This process's share of the training batches, from `first_batch` on."""
+        """This process's share of the training batches, from the first sequence not seen yet on."""
 
     @abstractmethod
     def validation_batches(self) -> Dataset[Tensor] | Sequence[Tensor]:
@@ -85,16 +87,35 @@ class DataModule(L.LightningDataModule, ABC):
     def val_dataloader(self) -> DataLoader[Tensor]:
         return loader(self.validation_batches(), self.on_gpu())
 
-    def tokens_per_step(self) -> int:
-        """Tokens trained on in one optimizer step, over all ranks."""
-        micro_batches = self.trainer.accumulate_grad_batches if self.trainer else 1
-        return self.batch_size * self.block_size * micro_batches
+    def sequences_per_step(self) -> int:
+        """Sequences of one optimizer step, over all ranks."""
+        return self.batch_size * (self.trainer.accumulate_grad_batches if self.trainer else 1)
 
-    def first_batch(self) -> int:
-        """The batch the trainer has to begin with: 0, or where the checkpoint left off."""
-        if self.trainer is None:
-            return 0
-        return self.trainer.global_step * self.trainer.accumulate_grad_batches
+    def tokens_per_step(self) -> int:
+        """Tokens of one optimizer step, over all ranks."""
+        return self.sequences_per_step() * self.block_size
+
+    def sequences_seen(self) -> int:
+        """Sequences trained on, also those of earlier starts with other batch sizes."""
+        steps = (self.trainer.global_step if self.trainer else 0) - self.begun["step"]
+        return self.begun["sequences"] + steps * self.sequences_per_step()
+
+    def tokens_seen(self) -> int:
+        """Tokens trained on."""
+        return self.sequences_seen() * self.block_size
+
+    def state_dict(self) -> dict[str, int]:
+        """How far the training data are used, for a checkpoint."""
+        step = self.trainer.global_step if self.trainer else 0
+        return {"step": step, "sequences": self.sequences_seen(), "portion": self.begun["portion"]}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self.begun = dict(state_dict)
+
+    def series(self) -> dict[str, int]:
+        """Which sequences this process takes in which batch: arguments of `EndlessBatches`."""
+        begun = {"first": self.sequences_seen(), "portion": self.begun["portion"]}
+        return {"batch_size": self.batch_size, **begun, **self.share()}
 
     def share(self) -> dict[str, int]:
         """Which part of each batch is this process's."""
@@ -107,10 +128,10 @@ class DataModule(L.LightningDataModule, ABC):
 
 
 def loader(batches: Dataset[Tensor] | Sequence[Tensor], pin: bool) -> DataLoader[Tensor]:
-    """Batches as they are given.
+    """A loader of batches that are batches already.
 
-    The loader gets a random generator of its own: it would draw a number from the global one at every
-    start, and validation would change the dropout of the steps after it.
+    It has a random generator of its own. Otherwise it would draw a number from the global one at every
+    start, and each validation would change the dropout of the steps after it.
     """
     return DataLoader(
         batches,  # pyright: ignore[reportArgumentType]

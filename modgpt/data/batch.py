@@ -1,10 +1,11 @@
-"""What a batch is: tokens, or inputs with the targets that count."""
+"""What a batch is, and the endless series of training batches."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
@@ -22,24 +23,49 @@ def inputs_and_targets(batch: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class EndlessBatches(IterableDataset[Tensor]):
-    """Training batches without end; batch n is a function of the data's seed and n alone.
+    """Training batches, cut from an endless series of sequences that is a function of the data's seed.
 
-    So a resumed run goes on with the batches an uninterrupted one would have seen, and runs that differ
-    in their parts alone see the same data in the same order.
+    A resumed run continues with the sequence that an uninterrupted one would have seen next, also with
+    another batch size. Runs that differ in their parts alone see the same data in the same order.
+
+    The series is drawn in portions, portion n by a random generator of its own. A portion has the batch
+    size with which the run began.
 
     Args:
-        first: index of the first batch.
+        batch_size: sequences per batch, over all ranks.
+        portion: sequences drawn at a time; None for `batch_size`.
+        first: index of the first sequence.
+        rank, world_size: this process takes every world_size-th sequence of each batch.
     """
 
-    def __init__(self, first: int) -> None:
-        self.first = first
+    def __init__(
+        self,
+        *,
+        batch_size: int,
+        portion: int | None = None,
+        first: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.batch_size, self.first = batch_size, first
+        self.portion = batch_size if portion is None else portion
+        self.rank, self.world_size = rank, world_size
 
     @abstractmethod
+    def draw(self, index: int) -> Tensor:
+        """Portion number `index`, its sequences along the dimension before the last."""
+
     def batch(self, index: int) -> Tensor:
-        """Batch number `index`."""
+        """This process's share of batch number `index`, counted from the first sequence on."""
+        start = self.first + index * self.batch_size
+        end = start + self.batch_size
+        portions = range(start // self.portion, -(-end // self.portion))
+        drawn = torch.cat([self.draw(n) for n in portions], dim=-2)
+        skipped = portions.start * self.portion
+        return drawn[..., start - skipped + self.rank : end - skipped : self.world_size, :]
 
     def __iter__(self) -> Iterator[Tensor]:
-        index = self.first
+        index = 0
         while True:
             yield self.batch(index)
             index += 1

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from modgpt.data.base import DataModule
+from modgpt.data.sources.files import read_text
 from modgpt.data.sources.shakespeare import prepare_shakespeare
 from modgpt.data.tokenizers.base import Tokenizer
 from modgpt.data.windows import EvaluationWindows, TrainingWindows
@@ -22,12 +23,12 @@ class CorpusDataModule(DataModule):
     The vocabulary is that of the whole text, as in nanoGPT, so that losses compare.
 
     Raises:
-        ValueError: a size is below 1; from `load`: no such file, empty, not UTF-8, or too short.
+        ValueError: a size is below 1; from `load`: not a readable text file, or too short.
     """
 
     @abstractmethod
     def file(self) -> Path:
-        """The file of the text, brought here first where that is needed."""
+        """The file of the text; obtains it first if it is missing."""
 
     def load(self) -> Tokenizer:
         """Read the text, fit the tokenizer, split."""
@@ -51,10 +52,8 @@ class CorpusDataModule(DataModule):
         return TrainingWindows(
             self.train_tokens,
             block_size=self.block_size,
-            batch_size=self.batch_size,
             seed=self.seed,
-            first=self.first_batch(),
-            **self.share(),
+            **self.series(),
         )
 
     def validation_batches(self) -> EvaluationWindows:
@@ -70,7 +69,7 @@ class ShakespeareDataModule(CorpusDataModule):
     """Tiny Shakespeare: 1,115,394 characters, 65 distinct, byte for byte the usual file.
 
     Args:
-        data_dir: where the file is, or will be put.
+        data_dir: the folder of the file, which is downloaded to it if it is missing.
         base: as for `DataModule`.
     """
 
@@ -83,7 +82,7 @@ class ShakespeareDataModule(CorpusDataModule):
 
 
 class TextDataModule(CorpusDataModule):
-    """Any text of one's own.
+    """Any text file.
 
     Args:
         path: the file.
@@ -109,25 +108,3 @@ def minimum_length(block_size: int) -> int:
     while int(TRAIN_SHARE * length) < block_size + 1 or length - int(TRAIN_SHARE * length) < 2:
         length += 1
     return length
-
-
-def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, line ends as they are.
-
-    Raises:
-        ValueError: no such file, a folder, unreadable, empty, or not UTF-8 (with the byte's offset).
-    """
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise ValueError(f"no such file: {path}") from None
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from error
-    if not raw:
-        raise ValueError(f"{path} is empty")
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is not UTF-8: byte 0x{raw[error.start]:02x} at offset {error.start}"
-        ) from error

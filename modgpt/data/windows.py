@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,57 +13,44 @@ from modgpt.data.batch import EndlessBatches
 
 
 class TrainingWindows(EndlessBatches):
-    """Endless batches of windows at random starts; batch n is a function of (seed, n) alone.
+    """Endless batches of windows at random starts.
 
     Args:
         tokens: (N,) ids.
         block_size: T.
-        batch_size: windows per batch, over all ranks.
-        seed: of the order.
-        first: index of the first batch.
-        rank, world_size: this process takes every world_size-th window of each batch.
+        seed: of the series of windows.
+        base: as for `EndlessBatches`.
 
     Yields: (batch_size/world_size, T+1), inputs in columns 0 … T−1, targets in 1 … T.
     """
 
-    def __init__(
-        self,
-        tokens: Tensor,
-        *,
-        block_size: int,
-        batch_size: int,
-        seed: int,
-        first: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        super().__init__(first)
-        self.tokens, self.batch_size, self.seed = tokens, batch_size, seed
-        self.rank, self.world_size = rank, world_size
+    def __init__(self, tokens: Tensor, *, block_size: int, seed: int, **base: Any) -> None:
+        super().__init__(**base)
+        self.tokens, self.seed = tokens, seed
         self.offsets = torch.arange(block_size + 1)
         self.n_starts = len(tokens) - block_size
 
-    def batch(self, index: int) -> Tensor:
-        """Batch number `index`: (batch_size/world_size, T+1)."""
+    def draw(self, index: int) -> Tensor:
         # NumPy's seed sequence mixes both numbers well; torch's generator keeps 32 bits of a seed.
         generator = np.random.default_rng((self.seed, index))
-        starts = torch.from_numpy(generator.integers(self.n_starts, size=self.batch_size))
-        starts = starts[self.rank :: self.world_size]
+        starts = torch.from_numpy(generator.integers(self.n_starts, size=self.portion))
         return self.tokens[starts[:, None] + self.offsets]  # (B,1) + (T+1,) -> (B,T+1)
 
 
 class EvaluationWindows(Dataset[Tensor]):
-    """All N−1 targets of a split, each in exactly one window: windows overlap by the one token that is
-    the last target of one and the first input of the next. What is left at the end is a shorter batch.
+    """Windows with all N−1 targets of a split, each target once.
+
+    Two neighbours share one token: the last target of the first is the first input of the second. The
+    rest at the end is a batch of one shorter window.
 
     Args:
         tokens: (N,) ids.
         block_size: T.
         batch_size: windows per batch.
-        rank, world_size: this process takes every world_size-th window of each batch, which may be none:
+        rank, world_size: this process takes every world_size-th window of each batch. That may be none:
             all processes have the same number of batches, so that none waits for another.
 
-    Items: (b, T+1), the last one of all (1, r+1) with r = (N−1) mod T, where that is not 0.
+    Items: (b, T+1); the last one is (1, r+1) with r = (N−1) mod T, unless r is 0.
     """
 
     def __init__(

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics import MeanMetric
-from torchmetrics.text import Perplexity
 
 from modgpt.data.base import DataModule
 from modgpt.data.batch import IGNORED, inputs_and_targets
@@ -22,14 +21,14 @@ from modgpt.model.gpt import GPT
 class LitGPT(L.LightningModule):
     """Trains a GPT on windows of T+1 tokens, or on inputs with the targets that count.
 
-    `train/loss` and `val/loss` are the mean cross-entropy per counted target in nats, nothing else;
-    auxiliary losses join the gradient and are logged apart. Metrics are logged against the number of
-    optimizer steps done.
+    `train/loss` and `val/loss` are the mean cross-entropy per counted target in nats. Auxiliary losses
+    are added for the gradient only, and logged under names of their own. Metrics are logged under the
+    number of optimizer steps done.
 
     Args:
         model: the GPT.
-        optimizer: makes the optimizer from the model.
-        schedule: factor on the learning rate, a function of the step.
+        optimizer: builds the optimizer from the model.
+        schedule: the factor on the learning rate, a function of the step.
     """
 
     def __init__(
@@ -41,21 +40,20 @@ class LitGPT(L.LightningModule):
         super().__init__()
         self.model, self.make_optimizer, self.schedule = model, optimizer, schedule
         self.val_loss = MeanMetric()
-        self.val_perplexity = Perplexity()
-        self.val_accuracy = MeanMetric()  # in place of the perplexity where the data have answers
+        self.val_accuracy = MeanMetric()  # instead of the perplexity where the data have answers
         self.latest: dict[str, Tensor | float] = {}  # detached metrics of the latest step
 
     @property
     def data(self) -> DataModule:
-        """The data module it is trained on."""
+        """The data module of the training."""
         return self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
 
     def stepped(self) -> bool:
-        """Whether the batch just done, of several accumulated ones the last, completed a step."""
+        """Whether the last batch completed a step: with accumulation, not every batch does."""
         return "train/grad_norm" in self.latest
 
     def logs_now(self) -> bool:
-        """Whether the batch just done completed a step that is to be logged."""
+        """Whether the last batch completed a step that is logged."""
         every: int = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
         return self.stepped() and self.global_step % every == 0
 
@@ -63,7 +61,7 @@ class LitGPT(L.LightningModule):
         inputs, targets = inputs_and_targets(batch)  # (B,T) each
         x, aux = self.model.hidden(inputs)
         logits = self.model.logits(x)  # (B,T,V)
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED)
+        loss = cross_entropy(logits, targets)
         self.latest = {"train/loss": loss.detach()}
         if not aux:
             return loss
@@ -71,38 +69,36 @@ class LitGPT(L.LightningModule):
         return loss + aux["loss"].sum()
 
     def on_validation_epoch_start(self) -> None:
-        # Sums over 10⁵ tokens in fp64: in fp32 the last digits would depend on the batch size.
+        # Sums over 10⁵ tokens are in fp64: in fp32 the last digits would depend on the batch size.
         # MPS has no fp64.
         if self.device.type != "mps":
             self.val_loss.set_dtype(torch.float64)
-            self.val_perplexity.set_dtype(torch.float64)
             self.val_accuracy.set_dtype(torch.float64)
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         inputs, targets = inputs_and_targets(batch)
         if not len(inputs):
             return  # too few windows for all processes
-        logits = self.model(inputs).float()
-        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
-        counted = targets != IGNORED
-        self.val_loss.update(loss, weight=counted.sum())
+        logits, counted = self.model(inputs), targets != IGNORED
+        self.val_loss.update(cross_entropy(logits, targets), weight=counted.sum())
         if self.data.has_answers:
             self.val_accuracy.update((logits.argmax(-1) == targets)[counted])
-        else:
-            self.val_perplexity.update(logits, targets)
 
     def on_validation_epoch_end(self) -> None:
-        metrics = {"val/loss": self.val_loss.compute()}
+        loss = self.val_loss.compute()
+        metrics = {"val/loss": loss}
         if self.data.has_answers:
             metrics["val/accuracy"] = self.val_accuracy.compute()
         else:
-            metrics["val/bpc"] = metrics["val/loss"] / math.log(2) * self.data.tokens_per_character
-            metrics["val/perplexity"] = self.val_perplexity.compute()
-        for metric in (self.val_loss, self.val_perplexity, self.val_accuracy):
+            metrics["val/bpc"] = loss / math.log(2) * self.data.tokens_per_character
+            metrics["val/perplexity"] = loss.exp()
+        for metric in (self.val_loss, self.val_accuracy):
             metric.reset()
-        # For callbacks that monitor; the loggers get them under the step's own number.
-        self.log_dict(metrics, logger=False, sync_dist=False)
         self.log_metrics(metrics)
+        # Before any callback sees it: a checkpoint of such a model would count as the best one.
+        check_finite("val/loss", float(loss), self.global_step)
+        # For callbacks that monitor; the loggers have them under the number of steps.
+        self.log_dict(metrics, logger=False, sync_dist=False)
 
     def log_metrics(self, metrics: dict[str, Any]) -> None:
         """Send metrics to the loggers under the number of steps done."""
@@ -111,11 +107,13 @@ class LitGPT(L.LightningModule):
             logger.log_metrics(values, step=self.global_step)
 
     def over_ranks(self, metrics: dict[str, Any]) -> dict[str, Any]:
-        """The mean over the processes, each of which has seen its share of the batch."""
+        """The mean over the processes: each has its share of the batch."""
         if self.trainer.world_size == 1:
             return metrics
         names = sorted(metrics)
-        values = torch.tensor([float(metrics[name]) for name in names], device=self.device)
+        dtype = torch.float32 if self.device.type == "mps" else torch.float64
+        values = [float(metrics[name]) for name in names]
+        values = torch.tensor(values, dtype=dtype, device=self.device)
         means = self.trainer.strategy.reduce(values, reduce_op="mean")
         return dict(zip(names, means.tolist(), strict=True))
 
@@ -125,22 +123,37 @@ class LitGPT(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip by the global norm, and keep the norm, which is so computed only once."""
-        limit = math.inf if gradient_clip_val is None else gradient_clip_val
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        """Clip the gradients, not at all at 0 or None; keep their norm before that."""
+        by_value = gradient_clip_algorithm == "value"
+        limit = gradient_clip_val or math.inf
+        # Clipping by the norm computes it; an infinite limit leaves the gradients alone.
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), math.inf if by_value else limit)
+        if by_value:
+            torch.nn.utils.clip_grad_value_(self.model.parameters(), limit)
         self.latest["train/grad_norm"] = norm.detach()
-        self.latest["lr"] = optimizer.param_groups[0]["lr"]  # that of the step about to be made
+        self.latest["lr"] = optimizer.param_groups[0]["lr"]  # of the step that comes next
 
     def log_step(self) -> None:
-        """Log the step just done, if its turn has come.
+        """Log the last step, every `trainer.log_every_n_steps` steps.
 
         Raises:
             DivergedError: its loss is not finite.
         """
         if self.logs_now():
             self.log_metrics(self.latest)
-            if not math.isfinite(float(self.latest["train/loss"])):
-                raise DivergedError(self.global_step, float(self.latest["train/loss"]))
+            check_finite("train/loss", float(self.latest["train/loss"]), self.global_step)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Count batches as if every earlier step had accumulated as many as this training does.
+
+        Lightning counts batches, and derives from their number which of them completes a step and which
+        is followed by a validation.
+        """
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        counted = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
+        for batches in (progress["current"], progress["total"]):
+            shift = counted - batches["ready"]
+            batches |= {name: n + shift for name, n in batches.items()}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.make_optimizer(self.model)
@@ -152,17 +165,28 @@ class LitGPT(L.LightningModule):
 
 
 class DivergedError(RuntimeError):
-    """The training loss is no longer a number."""
+    """A loss is infinite or not a number."""
 
-    def __init__(self, step: int, loss: float) -> None:
+    def __init__(self, name: str, loss: float, step: int) -> None:
         super().__init__(
-            f"train/loss is {loss} at step {step}: try a lower optimizer.lr or a longer "
-            "schedule.warmup_steps"
+            f"{name} is {loss} at step {step}: try a lower optimizer.lr or a longer schedule.warmup"
         )
 
 
+def check_finite(name: str, loss: float, step: int) -> None:
+    """Raise a `DivergedError` if the loss is infinite or not a number."""
+    if not math.isfinite(loss):
+        raise DivergedError(name, loss, step)
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy of the counted targets, in fp32 or better: (B,T,V), (B,T) -> scalar."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+
+
 def auxiliary_metrics(aux: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What a model's aux, stacked over layers, adds to the log: means over layers, vectors by entry."""
+    """Metrics of a model's aux, which is stacked over layers: means over layers, vectors by entry."""
     metrics = {}
     for name, value in aux.items():
         if value.dim() == 1:

@@ -1,4 +1,6 @@
-"""Lightning's loggers, writing directly into a run's folder and going on where a run is resumed."""
+"""Loggers: Lightning's own, which write into the run's folder and continue where a run is resumed; and
+any other of Lightning's interface.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +8,47 @@ import csv
 from pathlib import Path
 from typing import Any
 
+from hydra.utils import get_object, instantiate
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from omegaconf import DictConfig
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData  # type: ignore[attr-defined]
 from torch.utils.tensorboard.summary import hparams
 
+from modgpt.config.check import parameters
 from modgpt.config.keys import PARTS, command_keys
 from modgpt.config.search import groups
 from modgpt.runs.files import replaced
+from modgpt.training.trainer import errors_of
 
 NAMED_BY = {*PARTS, "seed"} - {"block"}
+
+
+def build_loggers(nodes: DictConfig, folder: Path, resume_step: int | None) -> list[Logger]:
+    """The loggers of the group; null switches one off.
+
+    A logger gets the run's folder as `save_dir` if it takes one and none is given, and `resume_step` if
+    it takes that, as those below do.
+
+    Args:
+        nodes: by name, each with a `_target_`.
+        folder: the run's.
+        resume_step: steps done when the run is resumed.
+
+    Raises:
+        UserError: a logger refuses its arguments, or its package is not installed.
+    """
+    loggers = []
+    for name, node in nodes.items():
+        if node is None:
+            continue
+        taken, _ = parameters(get_object(node["_target_"]))
+        offered = {"save_dir": str(folder), "resume_step": resume_step}
+        given = {key: value for key, value in offered.items() if key in taken and key not in node}
+        with errors_of(f"logger.{name}"):
+            loggers.append(instantiate(node, **given))
+    return loggers
 
 
 class RunTensorBoardLogger(TensorBoardLogger):

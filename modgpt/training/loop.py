@@ -12,18 +12,13 @@ from typing import Any
 
 import lightning as L
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 
 from modgpt.config.compose import Job
 from modgpt.data.base import DataModule
-from modgpt.errors import UserError, as_user_errors
 from modgpt.model.cost import count_parameters
 from modgpt.model.gpt import GPT
-from modgpt.runs.checkpoint import AtomicCheckpointIO
 from modgpt.runs.files import replaced
 from modgpt.runs.folder import claim_folder
 from modgpt.runs.provenance import device_name, first_record, now, peak_memory
@@ -44,9 +39,11 @@ from modgpt.training.callbacks.resuming import (
 )
 from modgpt.training.distributed import is_leader, tell_followers
 from modgpt.training.hardware import Machine
-from modgpt.training.lit_module import LitGPT
+from modgpt.training.lit_module import DivergedError, LitGPT
+from modgpt.training.loggers import build_loggers
 from modgpt.training.prepare import prepare
 from modgpt.training.resume import Resumed, check_resumable, find_resumed, find_started
+from modgpt.training.trainer import build_trainer, partial_reason, validated_batches
 
 # What TensorBoard's HParams compare runs by, besides the choices: the same in every run, for its columns
 # come from any one of them.
@@ -93,7 +90,9 @@ def train(job: Job, folder: Path | None = None, machine: Machine | None = None) 
     if cfg.compile:
         module.model.compile_blocks()
     essential = Essential(cfg, job.choices, module.model, data)
-    trainer = build_trainer(cfg, essential)
+    batches = len(data.val_dataloader())
+    validated_batches(cfg, batches)
+    trainer = build_trainer(cfg, essential.callbacks)
     # All has been checked; from here on something is written.
     if folder is None:
         folder = resumed.folder if resumed else claim_folder(cfg, job.choices)
@@ -111,20 +110,29 @@ def train(job: Job, folder: Path | None = None, machine: Machine | None = None) 
         fit(trainer, module, essential, resumed)
     except BaseException as error:
         record.update(
-            status="interrupted" if isinstance(error, STOPPED) else "failed",
+            status=status_after(error),
             reason=f"{type(error).__name__}: {error}",
             finished_at=now(),
             wall_seconds=earlier + time.perf_counter() - started,
-            tokens_seen=trainer.global_step * data.tokens_per_step(),
+            tokens_seen=data.tokens_seen(),
         )
         raise
+    partial = partial_reason(cfg, trainer, batches)
     record.update(
-        status="finished",
+        status="partial" if partial else "finished",
+        reason=partial,
         finished_at=now(),
         wall_seconds=earlier + time.perf_counter() - started,
         **essential.measured(trainer),
     )
     return Outcome(folder, record.record, module, data)
+
+
+def status_after(error: BaseException) -> str:
+    """The status of a run that ended with an error."""
+    if isinstance(error, DivergedError):
+        return "diverged"
+    return "interrupted" if isinstance(error, STOPPED) else "failed"
 
 
 def quiet_lightning() -> None:
@@ -171,37 +179,12 @@ class Essential:
         """What is known once the training is over."""
         device = trainer.strategy.root_device
         return {
-            "tokens_seen": trainer.global_step * self.data.tokens_per_step(),
+            "tokens_seen": self.data.tokens_seen(),
             "tokens_per_second": self.throughput.tokens_per_second,
             "peak_memory_bytes": peak_memory(device),
             "device": device_name(device),
             "attention_backend": self.backend.name,
         }
-
-
-def build_trainer(cfg: DictConfig, essential: Essential) -> L.Trainer:
-    """Lightning's Trainer with the configuration's callbacks; it gets its folder in `attach`.
-
-    Raises:
-        UserError: it refuses its arguments.
-    """
-    try:
-        with as_user_errors():
-            callbacks = [instantiate(node) for node in cfg.callbacks.values()]
-            # Ours first: what they keep must be up to date when a checkpoint is written.
-            return instantiate(
-                cfg.trainer,
-                callbacks=[*essential.callbacks, *callbacks],
-                logger=False,
-                plugins=[AtomicCheckpointIO()],
-                enable_checkpointing=True,
-                # Lightning counts batches here, we count steps everywhere.
-                val_check_interval=cfg.trainer.val_check_interval * cfg.trainer.accumulate_grad_batches,
-            )
-    except InstantiationException as error:
-        if isinstance(error.__cause__, MisconfigurationException | ImportError):
-            raise UserError(f"trainer: {error.__cause__}") from error
-        raise
 
 
 def attach(trainer: L.Trainer, cfg: DictConfig, folder: Path, resumed: Resumed | None) -> None:
@@ -211,10 +194,7 @@ def attach(trainer: L.Trainer, cfg: DictConfig, folder: Path, resumed: Resumed |
             callback.dirpath = str(folder / "checkpoints")
         if getattr(callback, "folder", folder) is None:  # a callback of ours that writes files
             callback.folder = str(folder)  # pyright: ignore[reportAttributeAccessIssue]
-    step = resumed.step if resumed else None
-    trainer.loggers = [
-        instantiate(node, save_dir=str(folder), resume_step=step) for node in cfg.logger.values()
-    ]
+    trainer.loggers = build_loggers(cfg.logger, folder, resumed.step if resumed else None)
 
 
 def fit(trainer: L.Trainer, module: LitGPT, essential: Essential, resumed: Resumed | None) -> None:

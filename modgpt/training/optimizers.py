@@ -1,26 +1,28 @@
-"""Optimizers: functions of the model, so that each decides itself which weights it treats how."""
+"""Optimizers: functions of the model, because each treats some weights differently from others."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from modgpt.training.muon import Muon
+
 
 def adamw(model: nn.Module, *, lr: float, weight_decay: float, beta1: float, beta2: float) -> Optimizer:
     """AdamW (Loshchilov & Hutter 2019) with weight decay on matrices only.
 
     Vectors and scalars (biases, gains of norms) are not decayed: shrinking them regularises nothing and
-    fights the norms.
+    works against the norms.
 
     Raises:
         ValueError: lr or weight_decay is negative, or a beta is not in [0, 1).
     """
     check(lr=lr, weight_decay=weight_decay)
-    return make_adamw(model.named_parameters(), lr, weight_decay, beta1, beta2)
+    return make_adamw(dimensions(model), lr, weight_decay, beta1, beta2)
 
 
 def muon(
@@ -35,13 +37,13 @@ def muon(
 ) -> Optimizer:
     """Muon for the matrices of the blocks, AdamW for everything else.
 
-    Muon (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks") replaces the
-    momentum M = UΣVᵀ of a matrix by about UVᵀ, so that the update is equally large in all directions;
-    a step is lr·√max(1, rows/columns) of it. Embeddings, head, vectors and scalars are no maps between
-    hidden layers and stay with AdamW, and so do the experts of a mixture, whose matrices are stacked.
+    Muon replaces the momentum M = UΣVᵀ of a matrix by about UVᵀ: the update has the same size in all
+    directions. It suits maps between hidden layers: each projection of attention and feed-forward, and
+    those of each expert of a mixture. Embeddings, head, vectors and scalars stay with AdamW.
 
     Args:
-        model: the GPT.
+        model: the GPT. A module that computes several projections in one product names the rows of each
+            in its attribute `fused`.
         lr: of Muon.
         weight_decay: of both, on matrices only.
         momentum: of Muon.
@@ -53,30 +55,45 @@ def muon(
     check(lr=lr, adamw_lr=adamw_lr, weight_decay=weight_decay)
     if not 0 <= momentum < 1:
         raise ValueError(f"optimizer.momentum must lie in [0, 1), got {momentum}")
-    hidden = [p for p in model.get_submodule("blocks").parameters() if p.dim() == 2]
-    taken = {id(p) for p in hidden}
-    others = [(name, p) for name, p in model.named_parameters() if id(p) not in taken]
-    matrices = torch.optim.Muon(hidden, lr=lr, weight_decay=weight_decay, momentum=momentum)
+    blocks, everything = model.get_submodule("blocks"), dimensions(model)
+    hidden = [p for p in blocks.parameters() if everything[p] == 2]
+    fused = {
+        module.get_parameter(name): rows
+        for module in blocks.modules()
+        for name, rows in getattr(module, "fused", {}).items()
+    }
+    others = {p: n for p, n in everything.items() if p not in set(hidden)}
+    matrices = Muon(hidden, fused, lr=lr, weight_decay=weight_decay, momentum=momentum)
     return Together([matrices, make_adamw(others, adamw_lr, weight_decay, beta1, beta2)])
 
 
+def dimensions(model: nn.Module) -> dict[nn.Parameter, int]:
+    """Each parameter with its number of dimensions: 2 for a matrix, 1 for a vector.
+
+    The experts of a mixture are stacked along a leading dimension, which does not count: their biases
+    are vectors. Such a module has `stacked = True`.
+    """
+    return {
+        p: p.dim() - bool(getattr(module, "stacked", False))
+        for module in model.modules()
+        for p in module.parameters(recurse=False)
+    }
+
+
 def make_adamw(
-    named: Iterable[tuple[str, nn.Parameter]],
+    parameters: dict[nn.Parameter, int],
     lr: float,
     weight_decay: float,
     beta1: float,
     beta2: float,
 ) -> Optimizer:
+    """AdamW over parameters with their numbers of dimensions; from two on they decay."""
     for name, value in (("beta1", beta1), ("beta2", beta2)):
         if not 0 <= value < 1:
             raise ValueError(f"optimizer.{name} must lie in [0, 1), got {value}")
-    named = list(named)
-    # The biases of a mixture's experts are stacked to matrices, and are vectors all the same.
-    decayed = [p for name, p in named if p.dim() >= 2 and not name.endswith("bias")]
-    others = [p for name, p in named if p.dim() < 2 or name.endswith("bias")]
     param_groups = [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": [p for p, n in parameters.items() if n >= 2], "weight_decay": weight_decay},
+        {"params": [p for p, n in parameters.items() if n < 2], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(param_groups, lr=lr, betas=(beta1, beta2), fused=True)
 

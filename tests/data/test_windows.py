@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -52,12 +53,27 @@ def test_training_windows_are_runs_of_the_text() -> None:
 
 def test_a_batch_is_a_function_of_seed_and_step() -> None:
     first = [b for _, b in zip(range(5), training(), strict=False)]
-    again = [b for _, b in zip(range(3), training(first=2), strict=False)]
+    again = [b for _, b in zip(range(3), training(first=2 * 8), strict=False)]
     assert all(torch.equal(a, b) for a, b in zip(first[2:], again, strict=True))
     assert not torch.equal(first[0], first[1])
     assert not torch.equal(training(seed=2).batch(0), first[0])
     # Seed and step are not simply added: (1, 2) and (2, 1) differ.
     assert not torch.equal(training(seed=1).batch(2), training(seed=2).batch(1))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8, 20])
+@pytest.mark.parametrize("first", [0, 5, 16])
+def test_another_batch_size_continues_the_same_series(batch_size: int, first: int) -> None:
+    series = torch.cat([training().batch(n) for n in range(20)])
+    other = training(batch_size=batch_size, portion=8, first=first)
+    got = torch.cat([other.batch(n) for n in range(4)])
+    assert torch.equal(got, series[first : first + 4 * batch_size])
+
+
+def test_the_order_is_that_of_numpy_s_generator() -> None:
+    """Published losses depend on it: batch n of a run is drawn by the generator of (seed, n)."""
+    starts = np.random.default_rng((1, 7)).integers(95, size=8)
+    assert training().batch(7)[:, 0].tolist() == starts.tolist()
 
 
 def test_ranks_share_one_global_batch() -> None:

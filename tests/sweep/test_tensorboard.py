@@ -32,7 +32,7 @@ ARGUMENTS = (
     "ffn=standard,moe", "seed=1,2", "sweep_name=s", "data=text", "data.batch_size=4", "model.d_model=16",
     "model.n_layers=1", "model.n_heads=2", "model.block_size=8", "trainer.max_steps=20",
     "trainer.val_check_interval=5", "trainer.log_every_n_steps=5", "trainer.accelerator=cpu",
-    "schedule=constant", "schedule.warmup_steps=20", "optimizer.lr=1", "callbacks.sample.length=30",
+    "schedule=constant", "schedule.warmup_steps=19", "optimizer.lr=1", "callbacks.sample.length=30",
 )  # fmt: skip
 SCALARS = {
     "train/loss", "train/grad_norm", "lr", "tokens_per_second", "val/loss", "val/bpc", "val/perplexity",

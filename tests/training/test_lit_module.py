@@ -134,3 +134,27 @@ def test_a_soft_cap_keeps_logits_within_it() -> None:
 def test_a_soft_cap_is_positive(cap: float) -> None:
     with pytest.raises(UserError, match=f"model.logit_softcap must be positive, got {cap}"):
         small_model({}, logit_softcap=cap)
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_losses_of_true_precisions(precision: str, optimizer: str, overrides: Overrides) -> None:
+    """The loss is computed as precisely as the model computes, and never in less than fp32."""
+    parts = ["norm=layernorm", "ffn=standard", "pos=learned"]
+    outcome = train(
+        compose_job(
+            overrides(f"trainer.precision={precision}", f"optimizer={optimizer}", *parts)
+        )
+    )  # fmt: skip
+    model = outcome.module.model.eval()
+    dtype = torch.float64 if precision == "64-true" else torch.bfloat16
+    assert {p.dtype for p in model.parameters()} == {dtype}
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for ids in outcome.data.val_dataloader():
+            logits = model(ids[:, :-1]).double()
+            total += float(F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="sum"))
+            count += ids[:, 1:].numel()
+    with (outcome.folder / "metrics.csv").open(newline="") as file:
+        logged = [float(row["val/loss"]) for row in csv.DictReader(file) if row["val/loss"]][-1]
+    assert logged == pytest.approx(total / count, rel=1e-12 if precision == "64-true" else 1e-6)

@@ -29,9 +29,10 @@ from modgpt import build_model, load_run
 from modgpt.commands.train import main
 from modgpt.config.saved import job_of
 from modgpt.config.search import options
-from modgpt.data.datamodule import read_text
+from modgpt.data.sources.files import read_text
 from modgpt.runs.checkpoint import model_weights, read_checkpoint
 from modgpt.training.callbacks.resuming import Interrupted, StopOnSignal
+from modgpt.training.lit_module import LitGPT
 from modgpt.training.loop import Outcome, train
 from tests.compositions import GROUPS, combinations, name_of
 
@@ -59,9 +60,13 @@ def run(arguments: list[str]) -> Outcome:
     return train(job_of(arguments))
 
 
-def losses(folder: Path, column: str) -> list[float]:
+def rows(folder: Path) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open(newline="") as file:
-        return [float(row[column]) for row in csv.DictReader(file) if row.get(column)]
+        return list(csv.DictReader(file))
+
+
+def losses(folder: Path, column: str) -> list[float]:
+    return [float(row[column]) for row in rows(folder) if row.get(column)]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -178,6 +183,53 @@ def test_a_resumed_run_ends_with_the_same_bits(
     assert resumed.record.resumed_at_steps == [step]
     for column in ("train/loss", "val/loss", "lr"):
         assert losses(folder, column) == losses(straight.folder, column), f"{column} in metrics.csv"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "exact"),
+    [
+        (["data.batch_size=4", "trainer.accumulate_grad_batches=2"], True),
+        (["data.batch_size=2", "trainer.accumulate_grad_batches=4"], True),
+        (["data.batch_size=6", "trainer.accumulate_grad_batches=2"], False),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("data", ["text", "copy"])
+def test_a_resume_with_another_batch_size_continues_with_unseen_data(
+    sizes: list[str],
+    exact: bool,
+    data: str,
+    overrides: Overrides,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Steps of the same sequences, cut into other batches, train the same model."""
+    arguments = overrides()
+    if data == "copy":
+        arguments = [o for o in arguments if not o.startswith("data")]
+        arguments += ["data=copy", "data.batch_size=8"]
+    arguments += ["trainer.max_steps=20", "trainer.val_check_interval=5", "trainer.log_every_n_steps=1"]
+    seen: list[torch.Tensor] = []
+    training_step = LitGPT.training_step
+
+    def noting(module: LitGPT, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        seen.append(batch)
+        return training_step(module, batch, batch_idx)
+
+    monkeypatch.setattr(LitGPT, "training_step", noting)
+    straight = run([*arguments, "run_name=straight"])
+    wanted = torch.cat(seen, dim=-2)
+    seen.clear()
+    folder = interrupted_run([*arguments, "run_name=stopped"], 7, monkeypatch)
+    resumed = run([f"resume={folder}", *sizes])
+    got = torch.cat(seen, dim=-2)
+    both = min(got.shape[-2], wanted.shape[-2])
+    assert torch.equal(got[..., :both, :], wanted[..., :both, :])
+    assert resumed.result["tokens_seen"] == got.shape[-2] * 16
+    assert [int(row["step"]) for row in rows(folder) if row.get("val/loss")] == [5, 10, 15, 20]
+    if exact:
+        assert got.shape == wanted.shape
+        for name, value in weights(straight.folder).items():
+            torch.testing.assert_close(weights(folder)[name], value, rtol=1e-3, atol=1e-4)
 
 
 KILLED_AFTER_SAVING = """
@@ -383,7 +435,51 @@ def test_a_diverged_run_says_so(
     assert code == 1
     assert "try a lower optimizer.lr" in capsys.readouterr().err
     result = json.loads((tmp_path / "runs" / "wild" / "result.json").read_text())
-    assert result["status"] == "failed" and "train/loss is nan" in result["reason"]
+    assert result["status"] == "diverged" and "train/loss is nan" in result["reason"]
+
+
+def test_a_validation_that_is_not_a_number_is_a_divergence(
+    overrides: Overrides, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where no training loss is logged before it, the validation notices."""
+    quiet = ["optimizer.lr=1e30", "trainer.log_every_n_steps=1000", "trainer.val_check_interval=5"]
+    assert main(overrides("run_name=wild", *quiet)) == 1
+    assert "error: val/loss is nan at step 5: try a lower" in capsys.readouterr().err
+    folder = tmp_path / "runs" / "wild"
+    result = json.loads((folder / "result.json").read_text())
+    assert result["status"] == "diverged" and "val/loss is nan at step 5" in result["reason"]
+    assert result["final_val_loss"] is None and result["best_val_loss"] is None
+    assert not (folder / "checkpoints" / "best.ckpt").exists()
+    assert math.isnan(losses(folder, "val/loss")[0]), "the log shows it"
+
+
+def test_the_best_checkpoint_is_that_before_the_divergence(
+    overrides: Overrides, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training_step = LitGPT.training_step
+
+    def poisoned(module: LitGPT, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        return training_step(module, batch, batch_idx) * (math.nan if module.global_step == 12 else 1)
+
+    monkeypatch.setattr(LitGPT, "training_step", poisoned)
+    quiet = ["trainer.log_every_n_steps=1000", "trainer.val_check_interval=5"]
+    assert main(overrides("run_name=wild", *quiet)) == 1
+    folder = tmp_path / "runs" / "wild"
+    result = json.loads((folder / "result.json").read_text())
+    assert result["status"] == "diverged" and "val/loss is nan at step 15" in result["reason"]
+    assert result["best_step"] == result["final_step"] == 10
+    best = read_checkpoint(folder / "checkpoints" / "best.ckpt")
+    assert best["global_step"] == 10
+    assert all(weight.isfinite().all() for weight in model_weights(best).values())
+
+
+def test_the_perplexity_of_a_large_loss_is_finite(overrides: Overrides) -> None:
+    """e^100 is too large for fp32, and no reason to write inf."""
+    large = ["model.init_std=12", "optimizer.lr=0", "trainer.max_steps=4", "logger=csv"]
+    folder = run(overrides(*large)).folder
+    (loss,), (perplexity,) = losses(folder, "val/loss"), losses(folder, "val/perplexity")
+    assert 90 < loss < 700
+    assert perplexity == pytest.approx(math.exp(loss))
 
 
 class _Evil:

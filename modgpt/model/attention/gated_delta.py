@@ -107,6 +107,7 @@ class GatedDeltaAttention(Attention):
         self.chunk, self.eps = chunk, eps
         # One matrix for both gates, W_α above W_β. They have no bias but b.
         self.gates = nn.Linear(self.qkv.in_features, 2 * self.n_heads, bias=False)
+        self.fused["gates.weight"] = [self.n_heads, self.n_heads]
         self.a_log = nn.Parameter(torch.zeros(self.n_heads))  # log A
         self.dt_bias = nn.Parameter(torch.zeros(self.n_heads))  # b
 

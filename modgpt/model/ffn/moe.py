@@ -66,6 +66,8 @@ class GroupedLinear(nn.Module):
     Shapes: x (N,in) sorted by expert, ends (E,) int32, where each expert's rows end -> (N,out).
     """
 
+    stacked = True  # the first dimension of its parameters counts the experts
+
     def __init__(
         self, in_features: int, out_features: int, *, n_experts: int, bias: bool = False
     ) -> None:

@@ -56,6 +56,7 @@ class SwiGLUFeedForward(DenseFeedForward):
         hidden = checked_hidden(matched if hidden is None else hidden)
         self.hidden, self.activation = hidden, activation_named(activation)
         self.gate_up = linear(self.d_model, 2 * hidden, bias=bias)  # W₁ and W₃ in one product
+        self.fused = {"gate_up.weight": [hidden, hidden]}
         self.down = linear(hidden, self.d_model, bias=bias)
 
     def transform(self, x: Tensor, *groups: Tensor) -> Tensor:

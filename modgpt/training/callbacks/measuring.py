@@ -1,4 +1,4 @@
-"""Callbacks every run has: they measure what its record tells."""
+"""Callbacks of every run: they measure what goes into its record."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ if TYPE_CHECKING:
     from modgpt.training.lit_module import LitGPT
 
 
-STEPS_TO_COMPILE = 2  # it is done in the first
+STEPS_TO_COMPILE = 2  # the blocks are compiled in the first
 
 
 class Throughput(Callback):
-    """Measures training tokens per second, validation not counted.
+    """Measures training tokens per second, without validation.
 
     Args:
-        compiled: do not count the first steps either, in which the blocks are compiled, where there are
-            more.
+        compiled: leave out the first steps, in which the blocks are compiled, if there are others.
 
     Attributes:
         tokens: trained on since the start of this process.
@@ -58,7 +57,7 @@ class Throughput(Callback):
                 pl_module.latest["tokens_per_second"] = tokens / seconds  # logged with the step
 
     def take(self, pl_module: LitGPT) -> None:
-        """Add up what has passed since the clock was last read."""
+        """Add the tokens and seconds since the clock was last read."""
         now = time.perf_counter()
         if self.since is not None:
             self.seconds += now - self.since
@@ -68,7 +67,7 @@ class Throughput(Callback):
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: LitGPT) -> None:
         self.take(pl_module)
-        self.since = None  # the clock stands until the next step
+        self.since = None  # the clock stops until the next step
 
     def on_train_end(self, trainer: L.Trainer, pl_module: LitGPT) -> None:
         self.take(pl_module)
@@ -82,12 +81,12 @@ class Throughput(Callback):
 class AttentionBackend(Callback):
     """Records which attention kernel runs on the first batch.
 
-    It watches a forward pass of its own: what is first called under a recorder is never compiled. The
-    pass is over one sequence, for FlexAttention writes all of its scores where it is not compiled.
+    It watches a forward pass of its own: code that runs first under a recorder is never compiled. The
+    pass has one sequence, because FlexAttention writes all its scores to memory if it is not compiled.
 
     Attributes:
         name: `flash`, `efficient` or `cudnn` of `scaled_dot_product_attention`, `flex`, or `math` for
-            plain matrix products; None before the step.
+            plain matrix products; None before the first step.
     """
 
     def __init__(self) -> None:
@@ -105,7 +104,7 @@ class AttentionBackend(Callback):
 
 
 class KernelRecorder(TorchDispatchMode):
-    """Sees every operation below autograd, fused attention kernels among them."""
+    """Sees every operation below autograd, also fused attention kernels."""
 
     KERNELS = ("flash", "efficient", "cudnn")
     supports_higher_order_operators = True  # FlexAttention is one
@@ -126,8 +125,8 @@ class KernelRecorder(TorchDispatchMode):
 
 
 class Validations(Callback):
-    """Remembers the final and the best validation loss with their steps, also across a resume; and the
-    final accuracy, where the data have answers.
+    """Keeps the final and the best validation loss with their steps, and the final accuracy of data with
+    answers. They go into the checkpoint, so that a resumed run knows the earlier ones.
 
     Args:
         interval: steps between validations.
@@ -152,11 +151,11 @@ class Validations(Callback):
         self.report(**self.losses)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        # Stopped between a step and the validation due after it: Lightning would leave that one out.
+        # A run that stopped between a step and its validation: Lightning would leave that one out.
         interval, step = self.interval, trainer.global_step
         if step and step % interval == 0 and self.losses.get("final_step") != step:
             loop = trainer.fit_loop.epoch_loop.val_loop
-            loop.restarting = False  # it would take the batches of an earlier validation for done
+            loop.restarting = False  # or it would count the batches of an earlier validation as done
             loop.run()
 
     def state_dict(self) -> dict[str, Any]:
@@ -167,7 +166,7 @@ class Validations(Callback):
 
 
 class HyperParameters(Callback):
-    """TensorBoard's HParams: choices and sizes, with the losses that really came out.
+    """Writes TensorBoard's HParams: choices and sizes, with the losses of the run.
 
     Args:
         parameters: plain values to compare runs by.
@@ -178,8 +177,8 @@ class HyperParameters(Callback):
         self.parameters, self.validations = parameters, validations
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        # Not on_train_end: a run resumed for nothing but its last validation does not train. Not later:
-        # then the loggers are closed, and a writer opened again would hide what a resumed run logged.
+        # Not on_train_end: a run that is resumed for its last validation alone does not train. Not
+        # later: the loggers are closed, and a writer opened again would hide what a resumed run logged.
         losses = self.validations.losses
         if losses.get("final_step") != trainer.global_step:
             return

@@ -1,4 +1,4 @@
-"""A profile of some training steps: where the time goes."""
+"""A profile of some training steps: which operations take the time."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch.profiler import ProfilerActivity, profile
 
 
 class Profiler(Callback):
-    """Records `steps` batches, and writes into the run's folder what `torch.profiler` saw.
+    """Records some batches with `torch.profiler`, and writes the profile into the run's folder.
 
-    `trace.json` shows every operation on a time line (chrome://tracing, or ui.perfetto.dev);
-    `operators.txt` lists those that took most time of their own. The batches recorded are slower than
-    others.
+    `trace.json` shows every operation on a time line (chrome://tracing, or ui.perfetto.dev).
+    `operators.txt` lists the operations that took most time of their own. Recorded batches are slower
+    than others.
 
     Args:
-        first: batches of this start to let pass, for the first ones are not like the others.
+        first: warm-up batches: the first ones after a start take longer than the others.
         steps: batches to record.
         rows: of the table.
         folder: where to write; None for the run's folder.

@@ -1,4 +1,4 @@
-"""The progress bar: loss, tokens per second, time left; plain lines where there is no terminal."""
+"""The progress bar: loss, tokens per second, time left; plain lines without a terminal."""
 
 from __future__ import annotations
 
@@ -18,11 +18,16 @@ from rich.progress import (
 
 from modgpt.training.lit_module import LitGPT
 
+# The time left is estimated from the steps of the last so many seconds. Rich's own 30 s hold less than
+# two steps of a large model on a slow machine, and then it knows no time at all.
+SPEED_SECONDS = 1800.0
+
 
 class ProgressBar(Callback):
     """A rich bar over the steps, with a line above it for every validation.
 
-    The numbers are those that are logged, every `trainer.log_every_n_steps` steps.
+    It moves with every step. Loss and speed change when they are logged, every
+    `trainer.log_every_n_steps` steps: reading them makes the host wait for a GPU.
     """
 
     def __init__(self) -> None:
@@ -44,6 +49,7 @@ class ProgressBar(Callback):
             console=self.console,
             disable=not self.console.is_terminal,
             transient=True,
+            speed_estimate_period=SPEED_SECONDS,
         )
         self.task = self.bar.add_task(
             "train", total=trainer.max_steps, completed=trainer.global_step, loss="-", speed="-"
@@ -51,10 +57,13 @@ class ProgressBar(Callback):
         self.bar.start()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: LitGPT, *_: Any) -> None:
-        if self.bar is not None and pl_module.logs_now():
+        if self.bar is None or not pl_module.stepped():
+            return
+        self.bar.update(self.task, completed=trainer.global_step)
+        if pl_module.logs_now():
             loss = f"{float(pl_module.latest['train/loss']):.3f}"
             speed = f"{float(pl_module.latest.get('tokens_per_second', 0)):,.0f}"
-            self.bar.update(self.task, completed=trainer.global_step, loss=loss, speed=speed)
+            self.bar.update(self.task, loss=loss, speed=speed)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.bar is None:

@@ -12,7 +12,7 @@ from modgpt.training.lit_module import LitGPT
 class Sample(Callback):
     """Logs generated text to TensorBoard after each validation, always with the same random numbers.
 
-    They come from a generator of its own, so that looking does not change the training.
+    They come from a generator of its own, so that sampling does not change the training.
 
     Args:
         length: characters.

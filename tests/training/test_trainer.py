@@ -1,0 +1,260 @@
+"""Every argument of Lightning's Trainer: honoured, or refused in one line with nothing written."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import Timer
+from torch import Tensor
+
+from modgpt import compose
+from modgpt.commands.train import main
+from modgpt.errors import UserError
+from modgpt.training.lit_module import LitGPT
+from modgpt.training.trainer import FIXED, check_trainer, validated_batches
+from tests.training.test_loop import losses, run, weights
+
+Overrides = Callable[..., list[str]]
+
+HONOURED = {
+    "accelerator", "strategy", "devices", "num_nodes", "precision", "max_steps", "min_steps", "max_time",
+    "limit_val_batches", "val_check_interval", "log_every_n_steps", "enable_progress_bar",
+    "enable_model_summary", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm",
+    "deterministic", "benchmark", "inference_mode", "detect_anomaly", "sync_batchnorm",
+    "enable_autolog_hparams",
+}  # fmt: skip
+
+
+def test_every_argument_of_the_trainer_is_decided_about() -> None:
+    arguments = set(inspect.signature(L.Trainer.__init__).parameters) - {"self"}
+    assert arguments == HONOURED | set(FIXED)
+
+
+REFUSED = [
+    ("max_epochs=3", "trainer.max_epochs=3 is not supported: the data are one endless epoch"),
+    ("+min_epochs=1", "trainer.min_epochs=1 is not supported"),
+    ("check_val_every_n_epoch=1", "trainer.check_val_every_n_epoch=1 is not supported"),
+    ("+reload_dataloaders_every_n_epochs=1", "is not supported: the data are one endless epoch"),
+    ("+limit_train_batches=10", "trainer.limit_train_batches=10 is not supported"),
+    ("+limit_train_batches=0.5", "trainer.limit_train_batches=0.5 is not supported"),
+    ("+limit_test_batches=1", "there is no test split"),
+    ("+limit_predict_batches=1", "training predicts nothing"),
+    ("+overfit_batches=1", "trainer.overfit_batches=1 is not supported: to overfit"),
+    ("+fast_dev_run=true", "trainer.fast_dev_run=True is not supported: for a quick try"),
+    ("+fast_dev_run=7", "trainer.fast_dev_run=7 is not supported"),
+    ("num_sanity_val_steps=2", "trainer.num_sanity_val_steps=2 is not supported"),
+    ("+barebones=true", "trainer.barebones=True is not supported"),
+    ("+logger=true", "trainer.logger=True is not supported: the group logger"),
+    ("+callbacks=[]", "the group callbacks"),
+    ("+plugins=[]", "trainer.plugins=[] is not supported"),
+    ("+profiler=simple", "callbacks=profiler records a profile"),
+    ("+enable_checkpointing=false", "callbacks.best=null"),
+    ("use_distributed_sampler=true", "the data give each process its share"),
+    ("+default_root_dir=x", "output_dir is the folder of the runs"),
+    ("+model_registry=x", "trainer.model_registry=x is not supported"),
+    ("+strategy=fsdp", "trainer.strategy=fsdp is not supported: it must be one of auto, ddp"),
+    ("gradient_clip_val=-1", "trainer.gradient_clip_val must not be negative, got -1; 0 turns it off"),
+    ("gradient_clip_val=nan", "trainer.gradient_clip_val must not be negative, got nan"),
+    ("gradient_clip_algorithm=median", "gradient_clip_algorithm"),
+    ("+min_steps=31", "trainer.min_steps=31 must not be above trainer.max_steps=30"),
+    ("max_time=soon", "DD:HH:MM:SS"),
+    ("max_time='00:00:00:00'", "trainer.max_time=00:00:00:00 leaves no time to train"),
+    ("limit_val_batches=0", "trainer.limit_val_batches must be a number of batches, or a share"),
+    ("limit_val_batches=-1", "every run is validated"),
+    ("limit_val_batches=1.5", "trainer.limit_val_batches must be"),
+    ("limit_val_batches=0.01", "trainer.limit_val_batches=0.01 of 6 validation batches is none"),
+]
+
+
+@pytest.mark.parametrize(("argument", "text"), REFUSED, ids=[argument for argument, _ in REFUSED])
+def test_what_is_refused_leaves_nothing_behind(
+    argument: str, text: str, overrides: Overrides, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plus, _, rest = argument.rpartition("+")
+    assert (
+        main(overrides(f"{'+' if argument[0] == '+' else plus}trainer.{rest}", "data.eval_batch_size=8"))
+        == 2
+    )
+    assert text in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["trainer.max_epochs=null", "+trainer.fast_dev_run=false", "+trainer.limit_train_batches=1.0"],
+        ["+trainer.overfit_batches=0.0", "+trainer.logger=null", "+trainer.enable_checkpointing=true"],
+        ["trainer.limit_val_batches=null", "trainer.gradient_clip_val=null"],
+    ],
+)
+def test_values_that_change_nothing_are_taken(arguments: list[str]) -> None:
+    check_trainer(compose(arguments))
+
+
+# --- gradient clipping ----------------------------------------------------------------------------
+
+
+def clipped(limit: float | None, algorithm: str | None) -> tuple[LitGPT, list[Tensor], list[Tensor]]:
+    """A module with gradients, those before clipping and those after it."""
+    from tests.training.test_lit_module import batch, module
+
+    lit = module()
+    lit.training_step(batch(), 0).backward()
+    gradients = [p.grad for p in lit.parameters() if p.grad is not None]
+    before = [g.clone() for g in gradients]
+    lit.configure_gradient_clipping(torch.optim.SGD(lit.parameters(), lr=1), limit, algorithm)
+    return lit, before, gradients
+
+
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+@pytest.mark.parametrize("limit", [0, 0.0, None])
+def test_clipping_at_0_is_off(limit: float | None, algorithm: str) -> None:
+    lit, before, after = clipped(limit, algorithm)
+    assert all(torch.equal(b, a) for b, a in zip(before, after, strict=True))
+    norm = torch.stack([g.norm() for g in before]).norm()
+    assert lit.latest["train/grad_norm"] == pytest.approx(norm.item(), rel=1e-5), "logged all the same"
+
+
+def test_clipping_by_value() -> None:
+    lit, before, after = clipped(0.01, "value")
+    assert any((b.abs() > 0.01).any() for b in before)
+    for b, a in zip(before, after, strict=True):
+        torch.testing.assert_close(a, b.clamp(-0.01, 0.01))
+    norm = torch.stack([g.norm() for g in before]).norm()
+    assert lit.latest["train/grad_norm"] == pytest.approx(norm.item(), rel=1e-5), "of before clipping"
+
+
+def test_the_trainer_s_clipping_reaches_the_gradients(overrides: Overrides) -> None:
+    off, none, wide, value = (
+        run(overrides("trainer.max_steps=8", *more)).folder
+        for more in (
+            ["trainer.gradient_clip_val=0"],
+            ["trainer.gradient_clip_val=null"],
+            ["trainer.gradient_clip_val=1e9"],
+            ["trainer.gradient_clip_val=1e-4", "trainer.gradient_clip_algorithm=value"],
+        )
+    )
+    for name, weight in weights(off).items():
+        assert torch.equal(weight, weights(none)[name]) and torch.equal(weight, weights(wide)[name])
+    assert any(not torch.equal(weight, weights(value)[name]) for name, weight in weights(off).items())
+
+
+# --- partial results ------------------------------------------------------------------------------
+
+
+def record(folder: Path) -> dict[str, object]:
+    return json.loads((folder / "result.json").read_text())
+
+
+def test_a_partial_validation_is_a_partial_result(
+    overrides: Overrides, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """600 characters in windows of 16: 37 whole ones and a rest, five batches of eight."""
+    arguments = overrides("data.eval_batch_size=8", "trainer.max_steps=4", "logger=csv")
+    result = run([*arguments, "trainer.limit_val_batches=2", "run_name=partial"]).result
+    assert result["status"] == "partial"
+    assert result["reason"] == "validated on the first 2 of 6 batches: trainer.limit_val_batches=2"
+    folder = Path(arguments[3].split("=")[1]) / "partial"
+    assert main([f"resume={folder}", "trainer.max_steps=8", "trainer.limit_val_batches=1.0"]) == 2
+    assert "trainer.limit_val_batches was 2, not 1.0" in capsys.readouterr().err
+    whole = run([*arguments, "trainer.limit_val_batches=6"]).result
+    assert (whole["status"], whole["reason"]) == ("finished", None)
+
+
+@pytest.mark.parametrize(("limit", "used"), [(None, 6), (1.0, 6), (0.5, 3), (1, 1), (2, 2), (99, 6)])
+def test_a_share_and_a_number_of_validation_batches(limit: float | None, used: int) -> None:
+    cfg = compose(["trainer.limit_val_batches=" + ("null" if limit is None else str(limit))])
+    assert validated_batches(cfg, 6) == used
+
+
+def test_a_share_that_is_no_batch_names_one_that_is() -> None:
+    with pytest.raises(UserError, match=r"of 6 validation batches is none: give at least 0\.167"):
+        validated_batches(compose(["trainer.limit_val_batches=0.1"]), 6)
+
+
+@pytest.mark.parametrize("limit", ["trainer.max_time='00:00:00:20'", "trainer.max_time={seconds:20}"])
+def test_a_training_that_runs_out_of_time_is_partial_and_goes_on(
+    limit: str, overrides: Overrides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings = iter(range(10**6))
+    with monkeypatch.context() as patch:  # each look at the clock takes a second
+        patch.setattr(Timer, "time_elapsed", lambda timer, stage=None: float(next(readings)))
+        outcome = run(overrides(limit, "logger=csv", "run_name=timed"))
+    step = outcome.result["final_step"]
+    assert 0 < step < 30 and math.isfinite(outcome.result["final_val_loss"])
+    assert outcome.result["status"] == "partial"
+    assert outcome.result["reason"] == f"step {step} of trainer.max_steps=30: the time limit was reached"
+    resumed = run([f"resume={outcome.folder}", "trainer.max_time='00:01:00:00'"]).result
+    assert (resumed["status"], resumed["reason"], resumed["final_step"]) == ("finished", None, 30)
+
+
+STOP_EARLY = (
+    "+callbacks.early._target_=lightning.pytorch.callbacks.EarlyStopping",
+    "+callbacks.early.monitor=val/loss", "+callbacks.early.patience=1", "+callbacks.early.min_delta=1e9",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("min_steps", "stopped_at"), [(None, 10), (18, 18)])
+def test_a_training_that_a_callback_ends_is_partial(
+    min_steps: int | None, stopped_at: int, overrides: Overrides
+) -> None:
+    more = [] if min_steps is None else [f"+trainer.min_steps={min_steps}"]
+    outcome = run(overrides(*STOP_EARLY, "trainer.val_check_interval=5", "logger=csv", *more))
+    assert outcome.result["status"] == "partial" and outcome.result["final_step"] == stopped_at
+    reason = f"step {stopped_at} of trainer.max_steps=30: a callback ended the training"
+    assert outcome.result["reason"] == reason
+    assert outcome.result["tokens_seen"] == stopped_at * 8 * 16
+
+
+# --- callbacks and loggers ------------------------------------------------------------------------
+
+
+def test_null_switches_off(overrides: Overrides) -> None:
+    off = ["callbacks.sample=null", "callbacks.progress=null", "callbacks.best=null", "logger.csv=null"]
+    folder = run(overrides("trainer.max_steps=4", *off)).folder
+    assert not (folder / "metrics.csv").exists()
+    assert [p.name for p in (folder / "checkpoints").iterdir()] == ["last.ckpt"]
+
+
+def test_any_callback_of_lightning_s_works(overrides: Overrides) -> None:
+    monitor = "+callbacks.rate._target_=lightning.pytorch.callbacks.LearningRateMonitor"
+    folder = run(overrides("trainer.max_steps=4", "trainer.log_every_n_steps=1", monitor)).folder
+    assert losses(folder, "lr-AdamW/pg1")
+
+
+def test_what_is_no_callback_is_refused(
+    overrides: Overrides, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(overrides("+callbacks.odd._target_=pathlib.PurePath")) == 2
+    assert "callbacks.odd must be a callback of Lightning" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_any_logger_of_lightning_s_works(given: bool, overrides: Overrides, tmp_path: Path) -> None:
+    """Also on a resume; it writes into the run's folder unless a folder is given."""
+    mine = ["+logger.mine._target_=lightning.pytorch.loggers.CSVLogger"]
+    mine += [f"+logger.mine.save_dir={tmp_path / 'mine'}"] if given else []
+    arguments = ["trainer.max_steps=4", "trainer.log_every_n_steps=1", "run_name=logged"]
+    folder = run(overrides(*arguments, *mine)).folder
+    inside = (tmp_path / "mine" if given else folder) / "lightning_logs"
+    assert "train/loss" in (inside / "version_0" / "metrics.csv").read_text()
+    assert losses(folder, "train/loss"), "our own log as well"
+    run([f"resume={folder}", "trainer.max_steps=8"])
+    assert "train/loss" in (inside / "version_1" / "metrics.csv").read_text()
+
+
+def test_a_seed_beyond_32_bits_is_refused(
+    overrides: Overrides, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(overrides("seed=4294967296")) == 2
+    assert "seed must lie between 0 and 4294967295, got 4294967296" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+    assert run(overrides("seed=4294967295", "trainer.max_steps=4")).result["status"] == "finished"
