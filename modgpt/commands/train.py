@@ -30,7 +30,7 @@ from modgpt.config.compose import (
     make_job,
     parse,
 )
-from modgpt.errors import UserError
+from modgpt.errors import TrainingError, UserError
 from modgpt.runs.record import read_result
 
 USER_ERROR = 2
@@ -80,24 +80,24 @@ def run_job(config: DictConfig) -> int:
     chosen = OmegaConf.to_container(composed.runtime.choices)
     job = make_job(config, chosen, composed.overrides.task)
     # Only now: what is wrong with the composition has been told without waiting for torch.
-    from modgpt.training.callbacks.resuming import Interrupted
-    from modgpt.training.lit_module import DivergedError
+    from modgpt.runs.session import Interrupted, Session
+    from modgpt.training.distributed import is_leader
     from modgpt.training.loop import train
+    from modgpt.training.summary import print_summary
 
     if config.job_folder is not None:
         return run_job_of_sweep(job)
     try:
-        outcome = train(job)
+        with Session(is_leader()) as session:
+            outcome = train(job, session)
+            sample = outcome.data.sample(outcome.module.model, max_new_tokens=200, seed=config.seed)
+            print_summary(outcome.folder, outcome.result, sample)
     except Interrupted as stop:
-        print(f"{stop}; go on with: modgpt train resume={stop.folder}", file=sys.stderr)
+        print(stop.advice(), file=sys.stderr)
         sys.exit(128 + stop.signum)  # leaves a multirun too, and does not start its next job
-    except DivergedError as error:
+    except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    from modgpt.training.summary import print_summary
-
-    sample = outcome.data.sample(outcome.module.model, max_new_tokens=200, seed=config.seed)
-    print_summary(outcome.folder, outcome.result, sample)
     return 0
 
 

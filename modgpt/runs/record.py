@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,25 @@ class Record:
         folder: the run's.
         values: what is known at the beginning.
         write: keep the values without writing them, when False: of several processes one writes.
+        check: called before each writing; raises if this process no longer owns the folder.
     """
 
-    def __init__(self, folder: Path, values: dict[str, Any], write: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        values: dict[str, Any],
+        write: bool = True,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         self.path, self.values, self.write = folder / "result.json", values, write
+        self.check = check
         self.update()
 
     def update(self, **values: Any) -> None:
         """Set some values and write all."""
         self.values |= values
         if self.write:
+            self.check()
             write_json(self.path, self.values)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from modgpt.runs.files import write_json
-from modgpt.sweep.lease import locked
+from modgpt.runs.lease import locked
 from modgpt.training.hardware import best_compile, best_precision
 
 

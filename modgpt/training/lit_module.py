@@ -16,6 +16,7 @@ from torchmetrics.text import Perplexity
 
 from modgpt.data.base import DataModule
 from modgpt.data.batch import IGNORED, inputs_and_targets
+from modgpt.errors import TrainingError
 from modgpt.model.gpt import GPT
 
 
@@ -151,7 +152,7 @@ class LitGPT(L.LightningModule):
         }
 
 
-class DivergedError(RuntimeError):
+class DivergedError(TrainingError):
     """The training loss is no longer a number."""
 
     def __init__(self, step: int, loss: float) -> None:

@@ -25,7 +25,7 @@ from modgpt.config.compose import Job
 from modgpt.config.match import match_size
 from modgpt.data.base import DataModule
 from modgpt.data.tokenizers.base import Tokenizer
-from modgpt.errors import UserError, as_user_errors
+from modgpt.errors import TrainingError, UserError, as_user_errors
 from modgpt.model.cost import count_parameters
 from modgpt.model.gpt import GPT
 from modgpt.runs.checkpoint import AtomicCheckpointIO
@@ -33,6 +33,7 @@ from modgpt.runs.files import replaced
 from modgpt.runs.folder import claim_folder
 from modgpt.runs.provenance import device_name, first_record, now, peak_memory
 from modgpt.runs.record import Record
+from modgpt.runs.session import Session
 from modgpt.training.callbacks.measuring import (
     AttentionBackend,
     HyperParameters,
@@ -40,7 +41,6 @@ from modgpt.training.callbacks.measuring import (
     Validations,
 )
 from modgpt.training.callbacks.resuming import (
-    Interrupted,
     LastStep,
     LogBeforeSaving,
     RandomState,
@@ -65,8 +65,6 @@ COMPARED = (
     *("seed", "optimizer.lr", "model.d_model", "model.n_layers", "model.n_heads", "model.block_size"),
     *("data.batch_size", "trainer.max_steps"),
 )
-# What ends a training for which nothing is wrong with it: it can go on.
-STOPPED = (Interrupted, KeyboardInterrupt, SystemExit)
 
 
 @dataclass
@@ -79,22 +77,27 @@ class Outcome:
     data: DataModule
 
 
-def train(job: Job, folder: Path | None = None) -> Outcome:
+def train(job: Job, session: Session | None = None) -> Outcome:
     """Check everything, then train, validate and record.
 
     Args:
         job: what to train.
-        folder: the run's folder, where the caller has claimed it: what an earlier start left there is
-            gone on with. None for a new one, or the one that `resume` names.
+        session: where the caller has opened one. If it owns a folder, what an earlier start left there
+            is gone on with; else the folder is a new one, or the one that `resume` names.
 
     Raises:
         UserError: the job cannot be trained as asked; nothing has been written.
-        Interrupted: a signal stopped it; the folder can be resumed.
+        TrainingError: the training has failed, and says why.
+        Interrupted: a signal stopped it.
     """
+    if session is None:
+        with Session(is_leader()) as session:
+            return train(job, session)
     started = time.perf_counter()
     quiet_lightning()
     cfg = settle(job.config)
-    resumed = find_resumed(cfg) if folder is None else find_started(folder)
+    planned = session.folder  # by a sweep
+    resumed = find_resumed(cfg, session) if planned is None else find_started(planned)
     L.seed_everything(cfg.seed, verbose=False)
     torch.set_num_threads(cfg.threads)
     with as_user_errors():
@@ -112,36 +115,29 @@ def train(job: Job, folder: Path | None = None) -> Outcome:
     essential = Essential(cfg, job.choices, module.model, data)
     trainer = build_trainer(cfg, essential)
     # All has been checked; from here on something is written.
-    if folder is None:
-        folder = resumed.folder if resumed else claim_folder(cfg, job.choices)
+    folder = session.folder or session.claim(partial(claim_folder, cfg, job.choices))
     content = first_record(job, cfg, module.model, data, resumed, matched)
-    record = Record(folder, content, write=is_leader())
-    earlier = record.values["wall_seconds"]
-    try:
+    earlier = content["wall_seconds"]
+
+    def ending() -> dict[str, Any]:
+        return {
+            "wall_seconds": earlier + time.perf_counter() - started,
+            "tokens_seen": trainer.global_step * data.tokens_per_step(),
+        }
+
+    with session.recording(content, ending) as record:
         if is_leader():
             with replaced(folder / "config.yaml") as beside:
                 OmegaConf.save(cfg, beside)
             tokenizer.save(folder / "tokenizer.json")
             if trainer.world_size > 1:
                 tell_followers(job, cfg, folder)
-        essential.attach(folder, record)
+        essential.attach(folder, record, session)
         attach(trainer, cfg, folder, resumed)
         fit(trainer, module, essential, resumed)
-    except BaseException as error:
-        record.update(
-            status="interrupted" if isinstance(error, STOPPED) else "failed",
-            reason=f"{type(error).__name__}: {error}",
-            finished_at=now(),
-            wall_seconds=earlier + time.perf_counter() - started,
-            tokens_seen=trainer.global_step * data.tokens_per_step(),
-        )
-        raise
-    record.update(
-        status="finished",
-        finished_at=now(),
-        wall_seconds=earlier + time.perf_counter() - started,
-        **essential.measured(trainer),
-    )
+        record.update(status="finished", finished_at=now(), **ending(), **essential.measured(trainer))
+        if is_leader():
+            essential.last.checkpoint.with_name("previous.ckpt").unlink(missing_ok=True)
     return Outcome(folder, record.values, module, data)
 
 
@@ -223,6 +219,7 @@ class Essential:
         self.stop, self.last = StopOnSignal(), LastStep()
         self.validations = Validations(cfg.trainer.val_check_interval)
         self.throughput, self.backend = Throughput(cfg.compile), AttentionBackend()
+        self.logs, self.files = LogBeforeSaving(), AtomicCheckpointIO()
         self.data = data
         content = {
             "config": OmegaConf.to_container(cfg, resolve=True),
@@ -232,7 +229,7 @@ class Essential:
             RandomState(),
             self.last,
             self.throughput,
-            LogBeforeSaving(),
+            self.logs,
             self.backend,
             SelfContained(content),
             self.validations,
@@ -245,8 +242,10 @@ class Essential:
             self.stop,
         ]
 
-    def attach(self, folder: Path, record: Record) -> None:
-        """Give them the run's folder and record, once there are any."""
+    def attach(self, folder: Path, record: Record, session: Session) -> None:
+        """Give them the run's folder, record and session, once there are any."""
+        self.logs.check = self.files.check = session.check
+        self.stop.session = session
         self.stop.checkpoint = self.last.checkpoint = folder / "checkpoints" / "last.ckpt"
         self.validations.report = record.update
 
@@ -254,7 +253,6 @@ class Essential:
         """What is known once the training is over."""
         device = trainer.strategy.root_device
         return {
-            "tokens_seen": trainer.global_step * self.data.tokens_per_step(),
             "tokens_per_second": self.throughput.tokens_per_second,
             "peak_memory_bytes": peak_memory(device),
             "device": device_name(device),
@@ -276,7 +274,7 @@ def build_trainer(cfg: DictConfig, essential: Essential) -> L.Trainer:
                 cfg.trainer,
                 callbacks=[*essential.callbacks, *callbacks],
                 logger=False,
-                plugins=[AtomicCheckpointIO()],
+                plugins=[essential.files],
                 enable_checkpointing=True,
                 # Lightning counts batches here, we count steps everywhere.
                 val_check_interval=cfg.trainer.val_check_interval * cfg.trainer.accumulate_grad_batches,
@@ -312,7 +310,17 @@ def fit(trainer: L.Trainer, module: LitGPT, essential: Essential, resumed: Resum
         warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
         # A resumed run goes on in its own folder: that there are checkpoints is the point.
         warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        except (OSError, TrainingError):
+            raise
+        except Exception as error:
+            if checkpoint is None or essential.stop.began:
+                raise
+            reason = str(error).strip().split("\n")[0]
+            raise TrainingError(
+                f"{checkpoint} cannot be gone on from: {type(error).__name__}: {reason}"
+            ) from error
         if essential.validations.losses.get("final_step") != trainer.global_step:
             # Killed between the last step and its validation: the resumed run has nothing to train.
             trainer.validate(module, datamodule=data, verbose=False)

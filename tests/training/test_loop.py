@@ -28,7 +28,7 @@ from modgpt import build_model, load_run
 from modgpt.commands.train import main, with_saved_overrides
 from modgpt.config.compose import compose_job, options
 from modgpt.data.datamodule import read_text
-from modgpt.runs.checkpoint import model_weights, read_checkpoint
+from modgpt.runs.checkpoint import model_weights, read_checkpoint, write_checkpoint
 from modgpt.training.callbacks.resuming import Interrupted, StopOnSignal
 from modgpt.training.loop import Outcome, train
 from tests.compositions import GROUPS, combinations, name_of
@@ -399,7 +399,7 @@ def test_a_checkpoint_that_wants_to_execute_code_is_refused(
 ) -> None:
     folder = run(overrides("trainer.max_steps=4")).folder
     evil = _Evil(f"touch {tmp_path / 'executed'}")
-    torch.save({"modgpt": {}, "state_dict": evil}, folder / "checkpoints" / "last.ckpt")
+    write_checkpoint({"modgpt": {}, "state_dict": evil}, folder / "checkpoints" / "last.ckpt")
     assert main([f"resume={folder}", "trainer.max_steps=8"]) == 2
     assert "refused" in capsys.readouterr().err
     assert not (tmp_path / "executed").exists()
