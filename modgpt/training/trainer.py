@@ -116,12 +116,13 @@ def validated_batches(cfg: DictConfig, batches: int) -> int:
     return used
 
 
-def build_trainer(cfg: DictConfig, essential: list[Callback]) -> L.Trainer:
+def build_trainer(cfg: DictConfig, essential: list[Callback], files: AtomicCheckpointIO) -> L.Trainer:
     """Lightning's Trainer with the callbacks of the configuration; `attach` gives it its folder.
 
     Args:
         cfg: resolved.
         essential: the callbacks every run has.
+        files: how checkpoints are read and written.
 
     Raises:
         UserError: the Trainer or a callback refuses its arguments.
@@ -133,7 +134,7 @@ def build_trainer(cfg: DictConfig, essential: list[Callback]) -> L.Trainer:
             # The essential ones first: what they keep must be up to date when a checkpoint is written.
             callbacks=[*essential, *callbacks],
             logger=False,
-            plugins=[AtomicCheckpointIO()],
+            plugins=[files],
             enable_checkpointing=True,
             # Lightning counts batches here; a run counts steps everywhere.
             val_check_interval=cfg.trainer.val_check_interval * cfg.trainer.accumulate_grad_batches,

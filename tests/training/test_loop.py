@@ -30,7 +30,7 @@ from modgpt.commands.train import main
 from modgpt.config.saved import job_of
 from modgpt.config.search import options
 from modgpt.data.sources.files import read_text
-from modgpt.runs.checkpoint import model_weights, read_checkpoint
+from modgpt.runs.checkpoint import model_weights, read_checkpoint, write_checkpoint
 from modgpt.training.callbacks.resuming import Interrupted, StopOnSignal
 from modgpt.training.lit_module import LitGPT
 from modgpt.training.loop import Outcome, train
@@ -224,7 +224,7 @@ def test_a_resume_with_another_batch_size_continues_with_unseen_data(
     got = torch.cat(seen, dim=-2)
     both = min(got.shape[-2], wanted.shape[-2])
     assert torch.equal(got[..., :both, :], wanted[..., :both, :])
-    assert resumed.result["tokens_seen"] == got.shape[-2] * 16
+    assert resumed.record.tokens_seen == got.shape[-2] * 16
     assert [int(row["step"]) for row in rows(folder) if row.get("val/loss")] == [5, 10, 15, 20]
     if exact:
         assert got.shape == wanted.shape
@@ -497,7 +497,7 @@ def test_a_checkpoint_that_wants_to_execute_code_is_refused(
 ) -> None:
     folder = run(overrides("trainer.max_steps=4")).folder
     evil = _Evil(f"touch {tmp_path / 'executed'}")
-    torch.save({"modgpt": {}, "state_dict": evil}, folder / "checkpoints" / "last.ckpt")
+    write_checkpoint({"modgpt": {}, "state_dict": evil}, folder / "checkpoints" / "last.ckpt")
     assert main([f"resume={folder}", "trainer.max_steps=8"]) == 2
     assert "refused" in capsys.readouterr().err
     assert not (tmp_path / "executed").exists()

@@ -187,10 +187,10 @@ def test_a_training_that_runs_out_of_time_is_partial_and_goes_on(
     with monkeypatch.context() as patch:  # each look at the clock takes a second
         patch.setattr(Timer, "time_elapsed", lambda timer, stage=None: float(next(readings)))
         outcome = run(overrides(limit, "logger=csv", "run_name=timed"))
-    step = outcome.result["final_step"]
-    assert 0 < step < 30 and math.isfinite(outcome.result["final_val_loss"])
-    assert outcome.result["status"] == "partial"
-    assert outcome.result["reason"] == f"step {step} of trainer.max_steps=30: the time limit was reached"
+    step = outcome.record.final_step
+    assert 0 < step < 30 and math.isfinite(outcome.record.final_val_loss)
+    assert outcome.record.status == "partial"
+    assert outcome.record.reason == f"step {step} of trainer.max_steps=30: the time limit was reached"
     resumed = run([f"resume={outcome.folder}", "trainer.max_time='00:01:00:00'"]).result
     assert (resumed["status"], resumed["reason"], resumed["final_step"]) == ("finished", None, 30)
 
@@ -207,10 +207,10 @@ def test_a_training_that_a_callback_ends_is_partial(
 ) -> None:
     more = [] if min_steps is None else [f"+trainer.min_steps={min_steps}"]
     outcome = run(overrides(*STOP_EARLY, "trainer.val_check_interval=5", "logger=csv", *more))
-    assert outcome.result["status"] == "partial" and outcome.result["final_step"] == stopped_at
+    assert outcome.record.status == "partial" and outcome.record.final_step == stopped_at
     reason = f"step {stopped_at} of trainer.max_steps=30: a callback ended the training"
-    assert outcome.result["reason"] == reason
-    assert outcome.result["tokens_seen"] == stopped_at * 8 * 16
+    assert outcome.record.reason == reason
+    assert outcome.record.tokens_seen == stopped_at * 8 * 16
 
 
 # --- callbacks and loggers ------------------------------------------------------------------------
@@ -257,4 +257,4 @@ def test_a_seed_beyond_32_bits_is_refused(
     assert main(overrides("seed=4294967296")) == 2
     assert "seed must lie between 0 and 4294967295, got 4294967296" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
-    assert run(overrides("seed=4294967295", "trainer.max_steps=4")).result["status"] == "finished"
+    assert run(overrides("seed=4294967295", "trainer.max_steps=4")).record.status == "finished"
