@@ -122,6 +122,7 @@ def match_architecture(cfg: DictConfig, model: GPT) -> tuple[Architecture, dict[
     nearest: tuple[Architecture, list[str]] | None = None
     fewest = (math.inf, math.inf)
     for architecture in ARCHITECTURES:
+        check_table(architecture)
         preset = preset_like(architecture, ours)
         if preset is None:
             continue

@@ -122,7 +122,11 @@ def test_two_of_theirs_cannot_become_one_tied_tensor_unless_they_are_equal() -> 
     [
         ({"norm.epsilon": "layer_norm_epsilon"}, {}, "names 'norm.epsilon', which the preset does not"),
         ({"normm.eps": "layer_norm_epsilon"}, {}, "names 'normm.eps', which the preset does not have"),
-        ({"norm.eps": "layer_norm_epsilonn"}, {}, "names 'layer_norm_epsilonn', which transformers does"),
+        (
+            {"norm.eps": "layer_norm_epsilonn"},
+            {},
+            "names 'layer_norm_epsilonn', which transformers does",
+        ),
         ({}, {"activation": "gelu"}, "names 'activation', which transformers does not have"),
     ],
 )
