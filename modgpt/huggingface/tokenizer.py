@@ -33,6 +33,7 @@ def read_tokenizer(source: Path, vocab_size: int) -> Tokenizer:
         description = read_json(source / "tokenizer.json", LARGEST)
     else:
         description = converted(source)
+    description |= {"truncation": None, "padding": None}  # a text is encoded whole, and alone
     tokenizer = character_tokenizer(description) or pretrained_tokenizer(source, description)
     largest = max(ids_of(tokenizer), default=-1)
     if not 0 <= largest < vocab_size:
@@ -63,15 +64,20 @@ def converted(source: Path) -> dict[str, Any]:
 
 
 def character_tokenizer(description: dict[str, Any]) -> CharTokenizer | None:
-    """The tokenizer by characters that a description stands for, None where it is another one."""
+    """The tokenizer by characters that a description of ours stands for, None where it is another."""
     model = description.get("model")
-    words = model.get("vocab") if isinstance(model, dict) and model.get("type") == "WordLevel" else None
+    words = model.get("vocab") if isinstance(model, dict) else None
     if not isinstance(words, dict) or not all(len(word) == 1 for word in words):
         return None
     characters = "".join(sorted(words))
     if not words or [words[c] for c in characters] != list(range(len(words))):
         return None
-    return CharTokenizer(characters)
+    tokenizer = CharTokenizer(characters)
+    ours = json.loads(library_tokenizer(tokenizer).to_str())
+    # transformers adds a post-processor, which puts special tokens around a text: none here.
+    return (
+        tokenizer if ours | {"post_processor": None} == description | {"post_processor": None} else None
+    )
 
 
 def pretrained_tokenizer(source: Path, description: dict[str, Any]) -> PretrainedTokenizer:
@@ -100,13 +106,19 @@ def ids_of(tokenizer: Tokenizer) -> list[int]:
 
 def wrapped(tokenizer: Tokenizer, length: int) -> transformers.PreTrainedTokenizerFast:
     """Our tokenizer as one of transformers, with the same ids and the same text."""
-    if isinstance(tokenizer, CharTokenizer):
-        fast = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocab=dict(tokenizer.ids)))
-        every = tokenizers.Regex(r"[\s\S]")
-        fast.pre_tokenizer = tokenizers.pre_tokenizers.Split(every, behavior="isolated")
-        fast.decoder = tokenizers.decoders.Fuse()  # no spaces between the characters
-    else:
-        fast = tokenizers.Tokenizer.from_str(json.dumps(tokenizer.to_dict()))
     return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=fast, clean_up_tokenization_spaces=False, model_max_length=length
+        tokenizer_object=library_tokenizer(tokenizer),
+        clean_up_tokenization_spaces=False,
+        model_max_length=length,
     )
+
+
+def library_tokenizer(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
+    """Our tokenizer as one of the library tokenizers; one by characters has a word for each."""
+    if not isinstance(tokenizer, CharTokenizer):
+        return tokenizers.Tokenizer.from_str(json.dumps(tokenizer.to_dict()))
+    fast = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocab=dict(tokenizer.ids)))
+    every = tokenizers.Regex(r"[\s\S]")
+    fast.pre_tokenizer = tokenizers.pre_tokenizers.Split(every, behavior="isolated")
+    fast.decoder = tokenizers.decoders.Fuse()  # no spaces between the characters
+    return fast

@@ -187,6 +187,8 @@ def write_description(name: str, path: Path) -> None:
 EVERY_TOKENIZER = [*tokenizer_files.DESCRIPTIONS, *tokenizer_files.FILES]
 # Large or odd, but a tokenizer: a new model may be trained with it.
 USABLE = ("added_two_hundred_thousand", "ids_beyond_the_model")
+# Settings of the library that are switched off: every text is encoded whole, and alone.
+WITHOUT_EFFECT = ("truncation_of_everything", "padding_of_everything")
 
 
 @pytest.mark.parametrize("name", [n for n in EVERY_TOKENIZER if n not in USABLE])
@@ -204,7 +206,8 @@ def test_tokenizer_of_a_model_folder(
 ) -> None:
     shutil.copytree(model_folder, world.folder / "model")
     write_description(name, world.folder / "model" / "tokenizer.json")
-    refused(world, import_command(world), capsys)
+    holds = harmless if name in WITHOUT_EFFECT else refused
+    holds(world, import_command(world), capsys)
 
 
 # --- folders of transformers -----------------------------------------------------------------------

@@ -14,7 +14,7 @@ BOMB = "[" * 100_000 + "]" * 100_000
 
 def _word_level(**changes: Any) -> dict[str, Any]:
     """A description that the library reads, with some of it changed."""
-    words = tokenizers.models.WordLevel({c: i for i, c in enumerate(" abcdefgh")}, unk_token=" ")
+    words = tokenizers.models.WordLevel({f"w{i}": i for i in range(9)}, unk_token="w0")
     return json.loads(tokenizers.Tokenizer(words).to_str()) | changes
 
 

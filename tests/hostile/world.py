@@ -104,7 +104,7 @@ def new_world(folder: Path, run: Path, corpus: Path) -> World:
 def commands(world: World) -> dict[str, list[str]]:
     """The commands that open a run, with the arguments that make each of them read the files."""
     run, out = str(world.run), str(world.folder / "out")
-    quick = ["trainer.max_steps=5", "trainer.accelerator=cpu", "threads=1", "logger=none"]
+    quick = ["trainer.max_steps=5", "trainer.accelerator=cpu", "threads=1", "schedule.warmup_steps=1"]
     data = ["data=text", f"data.path={world.corpus}", "data.batch_size=4", f"output_dir={out}"]
     return {
         "generate": ["generate", "--run", run, "--prompt", "to", "--max-new-tokens", "3"],
