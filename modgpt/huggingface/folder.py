@@ -194,7 +194,7 @@ def load_model(
     Raises:
         UserError: weights are missing, left over, of another shape, or not finite; names some of them.
     """
-    made = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    made: Any = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     try:
         model, told = made.from_pretrained(
             None,

@@ -58,7 +58,7 @@ def import_folder(source: Path, out: Path) -> Architecture:
     cfg = job.config
     OmegaConf.resolve(cfg)
     # The trainer's values are settled when a training starts.
-    check_arguments(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "trainer"]))
+    check_arguments(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "trainer"]))
     check_size(source, cfg, weights)
     tokenizer = read_tokenizer(source, cfg.model.vocab_size)
     with open_dict(cfg):

@@ -1,4 +1,4 @@
-"""Targets that a hostile configuration names: each makes the canary, or reads the secret, when it runs."""
+"""Targets that a hostile configuration names: each would make the canary, or read the secret."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a hostile file is built in: a copy of a small run, a canary, a secret; and the commands it meets."""
+"""The world of a hostile file: a copy of a small run, a canary, a secret, and the commands it meets."""
 
 from __future__ import annotations
 
