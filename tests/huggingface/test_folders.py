@@ -125,7 +125,7 @@ def test_a_foreign_model_is_imported_and_fine_tuned(
     arguments = [a for a in overrides("optimizer.lr=1e-3") if not a.startswith(sizes)]
     arguments += ["data.block_size=16", f"init_from={imported}", "model.dropout=0.1"]
     tuned, rows = run(arguments), len(start.tokenizer) + 8
-    assert tuned.record.choices["ffn"] == "standard" and tuned.record.vocab_size == rows
+    assert tuned.record.choices["ffn"] == "gpt2/standard" and tuned.record.vocab_size == rows
     assert tuned.module.model.dropout == 0.1
     # Bits per character are those of the characters, not of the tokens.
     held_out = tuned.data.val_tokens
