@@ -22,10 +22,10 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     # Only now: --help and a wrong flag need not wait for torch.
     from modgpt.errors import UserError
-    from modgpt.huggingface import needed
+    from modgpt.huggingface import require_transformers
 
     try:
-        needed()
+        require_transformers()
         from modgpt.huggingface.export import export
         from modgpt.runs.folder import load_run
 

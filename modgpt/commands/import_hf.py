@@ -22,11 +22,11 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     # Only now: --help and a wrong flag need not wait for torch.
     from modgpt.errors import UserError
-    from modgpt.huggingface import needed
+    from modgpt.huggingface import require_transformers
 
     out = arguments.out or Path("outputs") / "imported" / arguments.source.resolve().name
     try:
-        needed()
+        require_transformers()
         from modgpt.huggingface.importing import import_folder
 
         architecture = import_folder(arguments.source, out)

@@ -25,6 +25,7 @@ from modgpt.errors import UserError
 LARGEST_FILE = 1_000_000  # bytes; a composed configuration has 5,000
 LARGEST_TREE = 10_000  # values
 DEEPEST_TREE = 30
+PLAIN = (dict, list, str, int, float, bool, type(None))
 PACKAGE_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 
@@ -118,8 +119,10 @@ def check_node(path: str, key: Any, value: Any, source: str) -> None:
     where = f"refused {source}: {shown(path)}"
     if isinstance(value, str) and "${" in value:
         raise UserError(f"{where} is {shown(value)!r}; a saved configuration holds no interpolations")
-    if not isinstance(value, dict | list | str | int | float | bool | type(None)):
+    if type(value) not in PLAIN:  # no subclasses: they may compare as one thing and be another
         raise UserError(f"{where} is {kind(value)}; allowed are numbers, texts, lists and mappings")
+    if value == "???":
+        raise UserError(f"{where} is missing; a saved configuration has every value")
     if isinstance(key, str):
         if "${" in key:
             raise UserError(f"{where}: a key holds no interpolations")
@@ -153,7 +156,7 @@ def check_target(path: str, target: Any, source: str, trust: Sequence[str]) -> N
                 return
     package = target.partition(".")[0] if isinstance(target, str) else ""
     hint = (
-        f"; if the class is yours, say so with --trust {package}"
+        f"; if the class is yours, say so with --trust {shown(package)}"
         if PACKAGE_NAME.fullmatch(package) and package not in ("builtins", "modgpt", "torch")
         else ""
     )

@@ -1,13 +1,16 @@
-"""From transformers' configuration to overrides of a preset, and from a composition to theirs."""
+"""Conversion of configurations: transformers' to overrides of a preset, a composition to theirs."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
-from functools import cache, partial
+from functools import cache
+from reprlib import repr as repr_short
 from typing import Any
 
 import torch
+import transformers
 from omegaconf import DictConfig, OmegaConf
 
 from modgpt.config.build import build_model
@@ -15,11 +18,13 @@ from modgpt.config.compose import compose
 from modgpt.config.keys import PARTS
 from modgpt.config.saved import CHANGEABLE, flat
 from modgpt.errors import UserError
-from modgpt.huggingface.tables import ARCHITECTURES, Architecture, Config, Converted
+from modgpt.huggingface.architecture import Architecture, Config, Converted
+from modgpt.huggingface.tables import ARCHITECTURES
 from modgpt.model.gpt import GPT
 
-# What has no counterpart for it acts on the training alone, or is said by another key.
-WITHOUT_COUNTERPART = (*CHANGEABLE, "block_size", "balance_coef", "z_coef")
+unknown = object()  # no value of a configuration
+# Knobs that transformers' configurations lack, and that affect training alone.
+WITHOUT_COUNTERPART = (*CHANGEABLE, "balance_coef", "z_coef")
 
 
 def find_architecture(config: Config) -> Architecture:
@@ -32,15 +37,15 @@ def find_architecture(config: Config) -> Architecture:
     if not known:
         names = ", ".join(dict.fromkeys(a.model_type for a in ARCHITECTURES))
         raise UserError(
-            f"model_type={config.get('model_type')!r} has no table here; these have: {names}"
+            f"model_type={repr_short(config.get('model_type'))} has no table here; these have: {names}"
         )
     for architecture in known:
         if not differing(architecture, config):
             return architecture
     key, wanted = differing(known[-1], config)[0]
     raise UserError(
-        f"{known[-1].model_type} with {key}={select(config, key)!r} has no counterpart here, only with "
-        f"{key}={wanted!r}"
+        f"{known[-1].model_type} with {key}={repr_short(select(config, key))} has no counterpart here, "
+        f"only with {key}={wanted!r}"
     )
 
 
@@ -54,21 +59,57 @@ def differing(architecture: Architecture, config: Config) -> list[tuple[str, Any
 
 
 def overrides_for(architecture: Architecture, config: Config) -> list[str]:
-    """The overrides that compose the model of a configuration of transformers."""
+    """The overrides that compose the model of a configuration of transformers.
+
+    Raises:
+        UserError: a value is no number, truth value or known word; the table names an unknown key.
+    """
+    check_table(architecture)
     overrides = [f"experiment={architecture.preset}"]
     for ours, theirs in architecture.config.items():
-        convert = theirs.ours if isinstance(theirs, Converted) else partial(select, key=theirs)
-        overrides.append(f"{ours}={written(convert(config))}")
+        name = theirs.name if isinstance(theirs, Converted) else theirs
+        value = theirs.ours(config) if isinstance(theirs, Converted) else select(config, theirs)
+        overrides.append(f"{ours}={literal(name, value)}")
     return overrides
 
 
-def written(value: Any) -> str:
-    """A value as Hydra reads it."""
+def literal(name: str, value: Any) -> str:
+    """A value as Hydra's grammar writes it; only values that the grammar cannot misread.
+
+    Raises:
+        UserError: the value is no number, truth value or list of plain words.
+    """
     if value is None:
         return "null"
-    if isinstance(value, list):
-        return f"[{','.join(map(written, value))}]"
-    return str(value).lower() if isinstance(value, bool) else repr(value).strip("'")
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        return repr(value)
+    if isinstance(value, list) and all(isinstance(v, str) and re.fullmatch("[a-z]+", v) for v in value):
+        return f"[{','.join(value)}]"
+    raise UserError(f"config.json has {name}={repr_short(value)}, which is not a number")
+
+
+def check_table(architecture: Architecture) -> None:
+    """Hold a table's keys to the preset and to transformers' configuration.
+
+    Raises:
+        UserError: names the key that one of them does not have.
+    """
+    table = f"the table of {architecture.model_type} (experiment={architecture.preset})"
+    preset = composed_preset(architecture.preset)
+    theirs = transformers.CONFIG_MAPPING[architecture.model_type]().to_dict()
+    for key, name in architecture.config.items():
+        parent, _, leaf = key.rpartition(".")
+        node = OmegaConf.select(preset, parent)
+        if not isinstance(node, DictConfig) or leaf not in node.keys():  # noqa: SIM118, also of ???
+            raise UserError(f"{table} names {key!r}, which the preset does not have")
+        # What a Converted reads may be a key that only older files have.
+        if isinstance(name, str) and select(theirs, name, unknown) is unknown:
+            raise UserError(f"{table} names {name!r}, which transformers does not have")
+    for name in architecture.fixed:
+        if select(theirs, name, unknown) is unknown:
+            raise UserError(f"{table} names {name!r}, which transformers does not have")
 
 
 def match_architecture(cfg: DictConfig, model: GPT) -> tuple[Architecture, dict[str, Any]]:
@@ -81,6 +122,7 @@ def match_architecture(cfg: DictConfig, model: GPT) -> tuple[Architecture, dict[
     nearest: tuple[Architecture, list[str]] | None = None
     fewest = (math.inf, math.inf)
     for architecture in ARCHITECTURES:
+        check_table(architecture)
         preset = preset_like(architecture, ours)
         if preset is None:
             continue
@@ -178,15 +220,16 @@ def their_config(architecture: Architecture, ours: dict[str, Any]) -> dict[str, 
     return config
 
 
-def select(config: Config, key: str) -> Any:
-    """The value of a dotted key, None where there is none."""
+def select(config: Config, key: str, default: Any = None) -> Any:
+    """The value of a dotted key, or the default where there is none."""
     value: Any = config
     for name in key.split("."):
-        value = value.get(name) if isinstance(value, dict) else None
+        value = value.get(name, default) if isinstance(value, dict) else default
     return value
 
 
 def put(config: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key, making the nested dictionaries on the way."""
     *outer, last = key.split(".")
     for name in outer:
         config = config.setdefault(name, {})

@@ -1,42 +1,44 @@
-"""A run as a folder that `transformers.AutoModelForCausalLM.from_pretrained` opens."""
+"""Writes a run as a folder that `transformers.AutoModelForCausalLM.from_pretrained` opens."""
 
 from __future__ import annotations
 
-import json
+import os
 from pathlib import Path
 from typing import Any
 
-import tokenizers
 import torch
 import transformers
 
-from modgpt.data.tokenizers.base import Tokenizer
-from modgpt.data.tokenizers.char import CharTokenizer
+from modgpt.errors import UserError
+from modgpt.huggingface import silenced
+from modgpt.huggingface.architecture import Architecture
 from modgpt.huggingface.configs import match_architecture
-from modgpt.huggingface.tables import Architecture
-from modgpt.huggingface.weights import to_theirs
+from modgpt.huggingface.tokenizer import wrapped
+from modgpt.huggingface.weights import check_rules, to_theirs
 from modgpt.model.gpt import GPT
 from modgpt.runs.files import new_folder
 from modgpt.runs.folder import Run
 
-SAME = 1e-4  # logits, of the folder as it is read again
+TOLERANCE = 1e-4  # of logits, ours against those of transformers
 
 
+@silenced()
 def export(run: Run, out: Path) -> Architecture:
-    """Write model and tokenizer, read them again and compare.
+    """Write model and tokenizer, read them again and compare the logits.
 
     Args:
         run: what to export.
         out: the folder, which must not exist yet.
 
     Returns:
-        The architecture in which transformers knows the composition.
+        The architecture that transformers opens it as.
 
     Raises:
-        UserError: transformers has no architecture of these parts, or the folder exists; nothing has
-            been written.
+        UserError: transformers has no architecture of these parts, the logits differ, or the folder
+            exists; nothing has been written.
     """
     architecture, config = match_architecture(run.config, run.model)
+    check_rules(run.model, architecture.weights)
     special: dict[str, Any] = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
     theirs = transformers.AutoModelForCausalLM.from_config(
         transformers.CONFIG_MAPPING[architecture.model_type](**config, **special)
@@ -45,29 +47,34 @@ def export(run: Run, out: Path) -> Architecture:
     with new_folder(out) as beside:
         theirs.save_pretrained(beside)
         wrapped(run.tokenizer, run.model.block_size).save_pretrained(beside)
-        check_same(run.model, transformers.AutoModelForCausalLM.from_pretrained(beside))
+        again = transformers.AutoModelForCausalLM.from_pretrained(
+            beside, local_files_only=True, trust_remote_code=False
+        )
+        check_same_logits(run.model, again)
+        with_ordinary_permissions(beside)
     return architecture
 
 
-def wrapped(tokenizer: Tokenizer, length: int) -> transformers.PreTrainedTokenizerFast:
-    """Our tokenizer as one of transformers, which gives the same ids and the same text."""
-    if isinstance(tokenizer, CharTokenizer):
-        fast = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocab=dict(tokenizer.ids)))
-        every = tokenizers.Regex(r"[\s\S]")
-        fast.pre_tokenizer = tokenizers.pre_tokenizers.Split(every, behavior="isolated")
-        fast.decoder = tokenizers.decoders.Fuse()  # no spaces between the characters
-    else:
-        fast = tokenizers.Tokenizer.from_str(json.dumps(tokenizer.to_dict()))
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=fast, clean_up_tokenization_spaces=False, model_max_length=length
-    )
+def with_ordinary_permissions(folder: Path) -> None:
+    """Give the files of a folder the permissions that the user's umask asks for.
+
+    safetensors makes files that only their owner can read.
+    """
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in folder.rglob("*"):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
 
 
 @torch.no_grad()
-def check_same(ours: GPT, theirs: Any) -> None:
-    """Hold what was written to the model it was made of: a folder that is wrong is no export."""
+def check_same_logits(ours: GPT, theirs: Any) -> None:
+    """Compare the logits of both models on random tokens.
+
+    Raises:
+        UserError: they differ by more than the tolerance.
+    """
     vocabulary, length = ours.embedding.num_embeddings, min(64, ours.block_size)
     ids = torch.randint(vocabulary, (1, length), generator=torch.Generator().manual_seed(0))
     off = (theirs.eval()(ids).logits - ours.eval()(ids)).abs().max().item()
-    if not off <= SAME:
-        raise RuntimeError(f"transformers' logits are off by {off:.2g}: nothing has been written")
+    if not off <= TOLERANCE:
+        raise UserError(f"transformers' logits differ by {off:.2g}: nothing has been written")

@@ -1,34 +1,37 @@
-"""A folder of a model of transformers as a run: to generate from, to fine-tune."""
+"""Turns a folder of a model of transformers into a run: to generate from, to fine-tune."""
 
 from __future__ import annotations
 
-import json
 import platform
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-import transformers
-from omegaconf import OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
+from torch import Tensor
 
 from modgpt.config.build import build_model
+from modgpt.config.check import check_arguments
 from modgpt.config.compose import compose_job
-from modgpt.data.tokenizers.base import Tokenizer
-from modgpt.data.tokenizers.char import CharTokenizer
-from modgpt.data.tokenizers.pretrained import PretrainedTokenizer
 from modgpt.errors import UserError
+from modgpt.huggingface import silenced
+from modgpt.huggingface.architecture import Architecture
 from modgpt.huggingface.configs import find_architecture, overrides_for
-from modgpt.huggingface.tables import Architecture
-from modgpt.huggingface.weights import from_theirs
+from modgpt.huggingface.export import check_same_logits
+from modgpt.huggingface.folder import load_model, read_config, read_weights
+from modgpt.huggingface.tokenizer import read_tokenizer
+from modgpt.huggingface.weights import check_rules, from_theirs
 from modgpt.model.cost import cost_of
 from modgpt.runs.checkpoint import AtomicCheckpointIO
 from modgpt.runs.files import new_folder
 from modgpt.runs.provenance import now
 from modgpt.runs.record import RunRecord, write_record
 
-TOKENIZERS = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken")  # files that hold one
+# Bytes that a model may have beyond its weight files, before it is refused without being built.
+SLACK = 2**28
 
 
+@silenced()
 def import_folder(source: Path, out: Path) -> Architecture:
     """Compose the model that a folder describes, give it the folder's weights, write it as a run.
 
@@ -37,31 +40,40 @@ def import_folder(source: Path, out: Path) -> Architecture:
         out: the run's folder, which must not exist yet.
 
     Returns:
-        The architecture it is.
+        The architecture of the model.
 
     Raises:
-        UserError: no such folder, no tokenizer in it, or a model whose parts are not here; nothing has
-            been written.
+        UserError: the folder is no model of a known architecture, its weights or tokenizer are missing
+            or damaged, or a file needs more than data; nothing has been written.
     """
     if not (source / "config.json").is_file():
         raise UserError(f"{source} is no folder of a model: it has no config.json")
-    config = transformers.AutoConfig.from_pretrained(source).to_dict()
+    if "${" in str(out.resolve()):
+        raise UserError(f"{out} cannot be written to: OmegaConf would read ${{ as an interpolation")
+    weights = read_weights(source)
+    their_config = read_config(source, len(weights))
+    config = their_config.to_dict()
     architecture = find_architecture(config)
-    tokenizer = read_tokenizer(source)
-    job = compose_job([*overrides_for(architecture, config), f"run_name={out.name!r}"])
+    job = compose_job(overrides_for(architecture, config))
     cfg = job.config
+    OmegaConf.resolve(cfg)
+    # The trainer's values are settled when a training starts.
+    check_arguments(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "trainer"]))
+    check_size(source, cfg, weights)
+    tokenizer = read_tokenizer(source, cfg.model.vocab_size)
     with open_dict(cfg):
         cfg.tokenizer = {"_target_": "modgpt.data.tokenizers.saved.saved_tokenizer", "_partial_": True,
                          "path": str((out / "tokenizer.json").resolve())}  # fmt: skip
-    OmegaConf.resolve(cfg)
+    theirs = load_model(source, their_config, weights)
     model = build_model(cfg)
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    check_rules(model, architecture.weights)
     model.load_state_dict(from_theirs(theirs.state_dict(), model, architecture.weights))
+    check_same_logits(model, theirs)
     cost = cost_of(model, cfg.model.block_size)
     record = RunRecord(
         status="imported",
         choices=job.choices,
-        overrides=job.overrides[:-1],
+        overrides=job.overrides,
         seed=cfg.seed,
         source=str(source.resolve()),
         parameters=cost.parameters,
@@ -84,25 +96,16 @@ def import_folder(source: Path, out: Path) -> Architecture:
     return architecture
 
 
-def read_tokenizer(source: Path) -> Tokenizer:
-    """The folder's tokenizer; one word per character, as of our exports, is a `CharTokenizer`.
+def check_size(source: Path, cfg: DictConfig, weights: dict[str, Tensor]) -> None:
+    """Refuse a configuration of a model far larger than its weights, before memory is taken.
 
     Raises:
-        UserError: there is none, or none that the library tokenizers can hold.
+        UserError: with both sizes, or the parts do not fit together.
     """
-    try:
-        if not any(file for pattern in TOKENIZERS for file in source.glob(pattern)):
-            raise FileNotFoundError  # transformers would make an empty one
-        found = transformers.AutoTokenizer.from_pretrained(source)
-        description = json.loads(found.backend_tokenizer.to_str())
-    except (OSError, ValueError, AttributeError, ImportError) as error:
+    held = sum(tensor.nbytes for tensor in weights.values())
+    with torch.device("meta"):
+        described = sum(4 * parameter.numel() for parameter in build_model(cfg).parameters())
+    if described > 4 * held + SLACK:  # weights of one byte become fp32
         raise UserError(
-            f"{source} has no tokenizer that can be read ({type(error).__name__}): put its "
-            "tokenizer.json beside the weights"
-        ) from error
-    model = description["model"]
-    if model["type"] == "WordLevel" and all(len(word) == 1 for word in model["vocab"]):
-        characters = sorted(model["vocab"], key=model["vocab"].__getitem__)
-        if characters == sorted(characters):
-            return CharTokenizer("".join(characters))
-    return PretrainedTokenizer(description)
+            f"{source}: config.json describes a model of {described:,} bytes, the weights are {held:,}"
+        )

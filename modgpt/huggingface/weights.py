@@ -1,4 +1,4 @@
-"""How a tensor of ours is made of transformers' tensors, and taken apart again."""
+"""Conversion of weights: our tensors from those of transformers, and the reverse."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Transposed(Same):
 
 
 class Stacked(Same):
-    """Rows of several matrices of one size, one below the other: gate and up."""
+    """Several matrices of one size, stacked by rows: gate and up."""
 
     def ours(self, theirs: list[Tensor], heads: Attention) -> Tensor:
         return torch.cat(theirs)
@@ -55,7 +55,7 @@ class Stacked(Same):
 
 
 class QueryKeyValue(Stacked):
-    """Queries, keys and values, which grouped-query attention makes of different sizes."""
+    """Queries, keys and values, stacked by rows; grouped-query attention has fewer keys and values."""
 
     def theirs(self, ours: Tensor, heads: Attention) -> list[Tensor]:
         n = heads.n_heads, heads.n_kv_heads, heads.n_kv_heads
@@ -63,7 +63,7 @@ class QueryKeyValue(Stacked):
 
 
 class ByHead(Same):
-    """Queries, keys and values of one head side by side, then those of the next: Bloom, GPT-NeoX."""
+    """Queries, keys and values stacked head by head: Bloom, GPT-NeoX."""
 
     def ours(self, theirs: list[Tensor], heads: Attention) -> Tensor:
         return theirs[0].unflatten(0, (heads.n_heads, 3, -1)).transpose(0, 1).flatten(0, 2)
@@ -76,24 +76,45 @@ Table = Mapping[str, Same]
 
 
 def rule_of(name: str, table: Table) -> tuple[Same, list[str]]:
-    """The rule for a tensor of ours, and the names of theirs that it is made of."""
+    """The rule for a tensor of ours, and the names of theirs that it is made of.
+
+    Raises:
+        UserError: the table has no rule for it.
+    """
     layer = re.search(r"blocks\.(\d+)\.", name)
     general = re.sub(r"blocks\.\d+\.", "blocks.{i}.", name)
     module, _, leaf = general.rpartition(".")
     rule = table.get(general) or table.get(module)
-    assert rule is not None, f"the table has no {general}"
+    if rule is None:
+        raise UserError(f"the table of weights has no {general}")
     suffix = "" if general in table else f".{leaf}"
     number = layer.group(1) if layer else ""
     return rule, [their.format(i=number) + suffix for their in rule.names]
+
+
+def check_rules(model: GPT, table: Table) -> None:
+    """Hold a table to a model: every tensor has a rule, every rule a tensor.
+
+    Raises:
+        UserError: names the tensor without a rule, or the rule without a tensor.
+    """
+    unused = set(table)
+    for name in model.state_dict():
+        rule_of(name, table)
+        general = re.sub(r"blocks\.\d+\.", "blocks.{i}.", name)
+        unused -= {general, general.rpartition(".")[0]}
+    if unused:
+        raise UserError(f"the table of weights has {min(unused)}, which the model does not have")
 
 
 def from_theirs(theirs: Weights, model: GPT, table: Table) -> dict[str, Tensor]:
     """A state dict for `model` from one of transformers.
 
     Raises:
-        UserError: a tensor is missing, left over, or of another shape.
+        UserError: a tensor is missing, left over or of another shape, or tied tensors differ.
     """
     left, state, heads = set(theirs), {}, model.blocks[0].attention
+    tied: dict[int, str] = {}
     for name, own in model.state_dict().items():
         rule, names = rule_of(name, table)
         missing = [n for n in names if n not in theirs]
@@ -106,6 +127,11 @@ def from_theirs(theirs: Weights, model: GPT, table: Table) -> dict[str, Tensor]:
                 f"says {tuple(own.shape)}"
             )
         state[name] = tensor.to(own.dtype).contiguous()
+        first = tied.setdefault(own.data_ptr(), name)
+        if not torch.equal(state[first], state[name]):
+            raise UserError(
+                f"{first} and {name} are one tensor here, but the weights have different values for them"
+            )
         left.difference_update(names)
     if left:
         raise UserError(f"the weights have {', '.join(sorted(left))}, which no part here stands for")
@@ -113,10 +139,18 @@ def from_theirs(theirs: Weights, model: GPT, table: Table) -> dict[str, Tensor]:
 
 
 def to_theirs(model: GPT, table: Table) -> dict[str, Tensor]:
-    """A state dict of transformers from our model's weights."""
-    state, heads = {}, model.blocks[0].attention
+    """A state dict of transformers from our model's weights.
+
+    Raises:
+        UserError: two of our tensors become one of theirs and differ; names all three.
+    """
+    state: dict[str, Tensor] = {}
+    origin: dict[str, str] = {}
+    heads = model.blocks[0].attention
     for name, tensor in model.state_dict().items():
         rule, names = rule_of(name, table)
-        parts = rule.theirs(tensor, heads)
-        state |= {n: part.contiguous() for n, part in zip(names, parts, strict=True)}
+        for n, part in zip(names, rule.theirs(tensor, heads), strict=True):
+            if n in state and not torch.equal(state[n], part):
+                raise UserError(f"{origin[n]} and {name} differ, but both become {n}")
+            state[n], origin[n] = part.contiguous(), name
     return state

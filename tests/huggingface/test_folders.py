@@ -25,7 +25,7 @@ from modgpt.data.tokenizers.char import CharTokenizer
 from modgpt.data.tokenizers.pretrained import PretrainedTokenizer
 from modgpt.data.tokenizers.saved import load_tokenizer
 from modgpt.errors import UserError
-from modgpt.huggingface.export import check_same, export
+from modgpt.huggingface.export import check_same_logits, export
 from modgpt.huggingface.importing import import_folder
 from modgpt.training.loop import Outcome, train
 from tests.checkout import ROOT
@@ -125,7 +125,7 @@ def test_a_foreign_model_is_imported_and_fine_tuned(
     arguments = [a for a in overrides("optimizer.lr=1e-3") if not a.startswith(sizes)]
     arguments += ["data.block_size=16", f"init_from={imported}", "model.dropout=0.1"]
     tuned, rows = run(arguments), len(start.tokenizer) + 8
-    assert tuned.record.choices["ffn"] == "standard" and tuned.record.vocab_size == rows
+    assert tuned.record.choices["ffn"] == "gpt2/standard" and tuned.record.vocab_size == rows
     assert tuned.module.model.dropout == 0.1
     # Bits per character are those of the characters, not of the tokens.
     held_out = tuned.data.val_tokens
@@ -230,10 +230,10 @@ def test_an_export_that_is_wrong_leaves_nothing(
     def wrong(ours: Any, theirs_: Any) -> None:
         with torch.no_grad():
             theirs_.lm_head.weight.add_(0.1)
-        check_same(ours, theirs_)
+        check_same_logits(ours, theirs_)
 
-    monkeypatch.setattr("modgpt.huggingface.export.check_same", wrong)
-    with pytest.raises(RuntimeError, match="logits are off by"):
+    monkeypatch.setattr("modgpt.huggingface.export.check_same_logits", wrong)
+    with pytest.raises(UserError, match="logits differ by"):
         export(found, tmp_path / "out")
     assert not [p for p in tmp_path.iterdir() if "out" in p.name]
 

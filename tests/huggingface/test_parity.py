@@ -15,8 +15,9 @@ from torch import Tensor
 from modgpt.config.build import build_model
 from modgpt.config.compose import compose
 from modgpt.errors import UserError
+from modgpt.huggingface.architecture import Architecture
 from modgpt.huggingface.configs import find_architecture, match_architecture, overrides_for
-from modgpt.huggingface.tables import ARCHITECTURES, Architecture
+from modgpt.huggingface.tables import ARCHITECTURES
 from modgpt.huggingface.weights import from_theirs, to_theirs
 from modgpt.model.gpt import GPT
 

@@ -1,55 +1,12 @@
-"""The architectures of transformers that come out of the config groups: one table each.
-
-A table names the preset (`experiment=…`) that has the architecture's parts, and says of every size and
-every tensor what it is called there. Adding one whose parts exist takes a preset and a table.
-"""
+"""Tables of GPT-2 and its relatives: GPT-Neo, Bloom, MPT, GPT-NeoX (Pythia)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any
 
-from modgpt.huggingface.weights import ByHead, QueryKeyValue, Same, Stacked, Table, Transposed
-
-Config = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Converted:
-    """A setting that both sides write in different ways.
-
-    Args:
-        name: theirs, which is written.
-        ours: from their whole configuration.
-        theirs: from our value and the number of layers.
-    """
-
-    name: str
-    ours: Callable[[Config], Any]
-    theirs: Callable[[Any, int], Any]
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """What an architecture is called on both sides.
-
-    Args:
-        model_type: transformers' name of it.
-        preset: ours, an option of `experiment`.
-        config: their key for ours, nested ones with dots.
-        weights: their modules or tensors for ours, {i} standing for the layer.
-        fixed: what their configuration has to say for the parts to be those of the preset.
-    """
-
-    model_type: str
-    preset: str
-    config: Mapping[str, str | Converted]
-    weights: Table
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-
-
-# --- GPT-2 and its relatives ----------------------------------------------------------------------
+from modgpt.errors import UserError
+from modgpt.huggingface.architecture import Architecture, Config, Converted
+from modgpt.huggingface.weights import ByHead, QueryKeyValue, Same, Transposed
 
 GPT2 = Architecture(
     "gpt2",
@@ -90,12 +47,21 @@ GPT2 = Architecture(
 
 
 def neo_pattern(config: Config) -> list[str]:
-    """GPT-Neo's kinds of attention, layer by layer, as a pattern of attention=hybrid."""
+    """GPT-Neo's kinds of attention by layer, as a pattern of attention=hybrid.
+
+    Raises:
+        UserError: a kind is neither global nor local.
+    """
+    ours = {"global": "full", "local": "rest"}
     kinds = [kind for group, times in config["attention_types"] for _ in range(times) for kind in group]
-    return ["full" if kind == "global" else "rest" for kind in kinds]
+    for kind in kinds:
+        if kind not in ours:
+            raise UserError(f"attention_types has {kind!r}: only 'global' and 'local' exist here")
+    return [ours[kind] for kind in kinds]
 
 
 def neo_types(pattern: list[str], n_layers: int) -> list[Any]:
+    """GPT-Neo's `attention_types` from a pattern of attention=hybrid."""
     names = [pattern[layer % len(pattern)] for layer in range(n_layers)]
     return [[["global" if name == "full" else "local" for name in names], 1]]
 
@@ -134,6 +100,12 @@ GPT_NEO = Architecture(
     },
 )
 
+# Bloom's own configurations name the length of the training sequences; transformers does not read it.
+# Without it, 2048: the length that all published Bloom models were trained with.
+BLOOM_LENGTH = Converted(
+    "seq_length", lambda config: config.get("seq_length", 2048), lambda block_size, _: block_size
+)
+
 BLOOM = Architecture(
     "bloom",
     "bloom",
@@ -141,6 +113,7 @@ BLOOM = Architecture(
         "model.d_model": "hidden_size",
         "model.n_layers": "n_layer",
         "model.n_heads": "n_head",
+        "model.block_size": BLOOM_LENGTH,
         "model.vocab_size": "vocab_size",
         "model.tied_head": "tie_word_embeddings",
         "norm.eps": "layer_norm_epsilon",
@@ -228,106 +201,4 @@ PYTHIA = Architecture(
         "norm": Same("gpt_neox.final_layer_norm"),
         "head": Same("lm_head"),
     },
-)
-
-# --- Llama and its relatives ----------------------------------------------------------------------
-
-LLAMA_CONFIG = {
-    "model.d_model": "hidden_size",
-    "model.n_layers": "num_hidden_layers",
-    "model.n_heads": "num_attention_heads",
-    "model.block_size": "max_position_embeddings",
-    "model.vocab_size": "vocab_size",
-    "model.tied_head": "tie_word_embeddings",
-    "attention.n_kv_heads": "num_key_value_heads",
-    "ffn.hidden": "intermediate_size",
-    "norm.eps": "rms_norm_eps",
-    "pos.theta": "rope_parameters.rope_theta",
-}
-HEAD_DIM = {"attention.head_dim": "head_dim"}
-QK_NORM_EPS = {"attention.qk_norm.eps": "rms_norm_eps"}
-LLAMA_FIXED = {"hidden_act": "silu", "rope_parameters.rope_type": "default"}
-LLAMA_WEIGHTS = {
-    "embedding": Same("model.embed_tokens"),
-    "blocks.{i}.attention_norm_in": Same("model.layers.{i}.input_layernorm"),
-    "blocks.{i}.attention.qkv": QueryKeyValue(
-        "model.layers.{i}.self_attn.q_proj",
-        "model.layers.{i}.self_attn.k_proj",
-        "model.layers.{i}.self_attn.v_proj",
-    ),
-    "blocks.{i}.attention.out": Same("model.layers.{i}.self_attn.o_proj"),
-    "blocks.{i}.ffn_norm_in": Same("model.layers.{i}.post_attention_layernorm"),
-    "blocks.{i}.ffn.gate_up": Stacked("model.layers.{i}.mlp.gate_proj", "model.layers.{i}.mlp.up_proj"),
-    "blocks.{i}.ffn.down": Same("model.layers.{i}.mlp.down_proj"),
-    "norm": Same("model.norm"),
-    "head": Same("lm_head"),
-}
-QK_NORM_WEIGHTS = {
-    "blocks.{i}.attention.q_norm": Same("model.layers.{i}.self_attn.q_norm"),
-    "blocks.{i}.attention.k_norm": Same("model.layers.{i}.self_attn.k_norm"),
-}
-
-LLAMA = Architecture(
-    "llama",
-    "llama",
-    config=LLAMA_CONFIG | HEAD_DIM,
-    weights=LLAMA_WEIGHTS,
-    fixed=LLAMA_FIXED | {"attention_bias": False, "mlp_bias": False},
-)
-MISTRAL = Architecture(
-    "mistral",
-    "mistral",
-    config=LLAMA_CONFIG | HEAD_DIM | {"attention.window": "sliding_window"},
-    weights=LLAMA_WEIGHTS,
-    fixed=LLAMA_FIXED,
-)
-# From version 0.2 on Mistral's models see everything.
-MISTRAL_FULL = replace(LLAMA, model_type="mistral", fixed=LLAMA_FIXED | {"sliding_window": None})
-MIXTRAL = Architecture(
-    "mixtral",
-    "mixtral",
-    config=LLAMA_CONFIG
-    | HEAD_DIM
-    | {"ffn.n_experts": "num_local_experts", "ffn.top_k": "num_experts_per_tok"},
-    weights={name: rule for name, rule in LLAMA_WEIGHTS.items() if ".ffn." not in name}
-    | {
-        "blocks.{i}.ffn.router": Same("model.layers.{i}.mlp.gate"),
-        "blocks.{i}.ffn.experts.gate_up.weight": Same("model.layers.{i}.mlp.experts.gate_up_proj"),
-        "blocks.{i}.ffn.experts.down.weight": Same("model.layers.{i}.mlp.experts.down_proj"),
-    },
-    fixed=LLAMA_FIXED | {"sliding_window": None},
-)
-QWEN3 = Architecture(
-    "qwen3",
-    "qwen3",
-    config=LLAMA_CONFIG | HEAD_DIM | QK_NORM_EPS,
-    weights=LLAMA_WEIGHTS | QK_NORM_WEIGHTS,
-    fixed=LLAMA_FIXED | {"attention_bias": False, "use_sliding_window": False},
-)
-OLMO2 = Architecture(
-    "olmo2",
-    "olmo2",
-    config=LLAMA_CONFIG | QK_NORM_EPS,
-    weights={name: rule for name, rule in LLAMA_WEIGHTS.items() if "norm_in" not in name}
-    | QK_NORM_WEIGHTS
-    | {
-        "blocks.{i}.attention_norm_out": Same("model.layers.{i}.post_attention_layernorm"),
-        "blocks.{i}.ffn_norm_out": Same("model.layers.{i}.post_feedforward_layernorm"),
-    },
-    fixed=LLAMA_FIXED | {"attention_bias": False},
-)
-
-# Of several with one model_type the first whose `fixed` fits is taken.
-ARCHITECTURES = (
-    GPT2,
-    GPT_NEO,
-    BLOOM,
-    MPT,
-    PYTHIA,
-    LLAMA,
-    MISTRAL_FULL,
-    MISTRAL,
-    MIXTRAL,
-    QWEN3,
-    OLMO2,
 )

@@ -1,0 +1,24 @@
+"""The architectures of transformers that the config groups can compose: one table for each.
+
+To add an architecture whose parts exist, write a preset (`experiment=…`) and a table.
+"""
+
+from __future__ import annotations
+
+from modgpt.huggingface.tables.gpt import BLOOM, GPT2, GPT_NEO, MPT, PYTHIA
+from modgpt.huggingface.tables.llama import LLAMA, MISTRAL, MISTRAL_FULL, MIXTRAL, OLMO2, QWEN3
+
+# Where several share a model_type, the first one whose `fixed` values fit is taken.
+ARCHITECTURES = (
+    GPT2,
+    GPT_NEO,
+    BLOOM,
+    MPT,
+    PYTHIA,
+    LLAMA,
+    MISTRAL_FULL,
+    MISTRAL,
+    MIXTRAL,
+    QWEN3,
+    OLMO2,
+)
