@@ -15,24 +15,17 @@ import pytest
 import torch
 from rich.console import Console
 
-import modgpt.inference.evaluation
+import modgpt.inference.evaluation.windows
 from modgpt import load_run
 from modgpt.config.compose import compose_job
 from modgpt.errors import UserError
-from modgpt.inference.evaluation import (
-    Evaluation,
-    cut,
-    evaluate_runs,
-    loss_by_position,
-)
-from modgpt.inference.evaluation_names import names_without_seed, told_apart
-from modgpt.inference.evaluation_report import (
-    binned,
-    draw_by_length,
-    draw_by_position,
-    length_table,
-    write_report,
-)
+from modgpt.inference.evaluation.evaluate import Evaluation, evaluate_runs
+from modgpt.inference.evaluation.figures import binned, draw_by_length, draw_by_position
+from modgpt.inference.evaluation.names import names_without_seed, told_apart
+from modgpt.inference.evaluation.report import write_report
+from modgpt.inference.evaluation.runs import shared_split
+from modgpt.inference.evaluation.tables import length_table
+from modgpt.inference.evaluation.windows import cut, loss_by_position
 from modgpt.runs.folder import Run
 from modgpt.training.loop import train
 from scripts.evaluate import main
@@ -71,7 +64,7 @@ def contexts(n: int, length: int, stride: int) -> list[tuple[int, int]]:
 def test_each_target_is_new_once_with_its_context(
     length: int, stride: int, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(modgpt.inference.evaluation, "MOST_TOKENS", most)
+    monkeypatch.setattr(modgpt.inference.evaluation.windows, "MOST_TOKENS", most)
     ids = torch.arange(len(TEXT))
     seen = []
     for windows, known in cut(ids, length, stride):
@@ -146,7 +139,7 @@ def test_sliding_has_more_context(runs: dict[str, Path]) -> None:
         assert found.stride == stride and found.targets == 599
         assert found.counts is not None
         assert (found.counts[: 16 - stride] == 1).all(), "only the first window has so little context"
-        split = modgpt.inference.evaluation.shared_split([load_run(runs["rope"], "last")])
+        split = shared_split([load_run(runs["rope"], "last")])
         total = 0.0
         model = load_run(runs["rope"], "last").model
         with torch.no_grad():
@@ -347,7 +340,7 @@ def test_a_text_that_has_changed_is_refused(
     run = load_run(runs["rope"], "last")
     run.record = replace(run.record, corpus_sha256="0" * 64)
     with pytest.raises(UserError, match=r"on another text than there is now: SHA-256 0{12}…, not "):
-        modgpt.inference.evaluation.shared_split([run])
+        shared_split([run])
 
 
 def test_runs_of_one_name_are_told_apart(runs: dict[str, Path], tmp_path: Path) -> None:

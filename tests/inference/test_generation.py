@@ -17,7 +17,9 @@ from torch import Tensor
 from modgpt import generate, load_run
 from modgpt.config.compose import compose_job
 from modgpt.data.tokenizers.char import CharTokenizer
-from modgpt.inference.generation import sample, stream, trained_context
+from modgpt.inference.context import trained_context
+from modgpt.inference.generation import stream
+from modgpt.inference.sampling import sample
 from modgpt.runs.folder import newest_finished
 from modgpt.training.loop import train
 from tests.checkout import ROOT
@@ -183,11 +185,11 @@ def test_parts_at_hand_are_put_back() -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"temperature": -1.0}, "temperature must not be negative, got -1.0"),
+        ({"temperature": -1.0}, r"temperature must be 0 \(greedy\) or a positive number, got -1.0"),
         ({"temperature": float("nan")}, "temperature"),
         ({"top_k": 0}, "top_k must be at least 1, got 0"),
         ({"top_p": 0.0}, r"top_p must lie in \(0, 1\], got 0.0"),
-        ({"max_new_tokens": -1}, "max_new_tokens must not be negative"),
+        ({"max_new_tokens": -1}, "max_new_tokens must be at least 0, got -1"),
         ({"prompt": "xyz"}, "not in the vocabulary of 11 characters: 'x', 'y', 'z'"),
     ],
     ids=str,
@@ -242,7 +244,7 @@ def test_without_a_prompt_five_samples_are_shown(trained: Path) -> None:
     ("arguments", "text"),
     [
         (["--prompt", "€uro"], "lacks '€': leave them out, or give --on-unknown skip"),
-        (["--temperature", "-1"], "temperature must not be negative"),
+        (["--temperature", "-1"], "temperature must be 0 (greedy) or a positive number"),
         (["--temperature", "hot"], "invalid float value: 'hot'"),
         (["--top-p", "2"], "top_p must lie in (0, 1], got 2.0"),
         (["--num-samples", "0"], "--num-samples must be at least 1, got 0"),
