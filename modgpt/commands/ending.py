@@ -18,9 +18,11 @@ def exit_code(command: Callable[[], int]) -> int:
         sys.stdout.flush()  # a pipe without a reader is noticed here at the latest
         return code
     except ValueError as error:
+        from modgpt.inference.terminal import visible  # a message can quote what stands in a file
+
         sys.stdout.flush()
-        line = " ".join(str(error).split())
-        print(f"error: {line.encode('utf-8', 'backslashreplace').decode()}", file=sys.stderr)
+        line = visible(" ".join(str(error).split()), sys.stderr.encoding)
+        print(f"error: {line}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         if sys.stdout.isatty():
