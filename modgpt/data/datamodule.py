@@ -46,7 +46,7 @@ class CorpusDataModule(DataModule):
             )
         self.train_tokens, self.val_tokens = tokens[:n_train], tokens[n_train:]
         self.tokenizer = tokenizer
-        validated = len(text) - tokenizer.characters(text, n_train)  # characters of the text itself
+        validated = len(text) - tokenizer.characters(text, tokens[:n_train])  # of the text itself
         self.tokens_per_character = len(self.val_tokens) / validated
         self.digest = hashlib.sha256(text.encode()).hexdigest()
         return tokenizer

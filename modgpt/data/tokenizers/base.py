@@ -54,8 +54,8 @@ class Tokenizer(ABC):
         """The text of token ids."""
 
     @abstractmethod
-    def characters(self, text: str, n: int) -> int:
-        """How many characters of `text` its first n tokens stand for."""
+    def characters(self, text: str, first: Tensor) -> int:
+        """How many characters of `text` its first tokens stand for: ids (n,) of encode(text)."""
 
     def decode_stream(self, ids: Iterable[Tensor], prompt: Tensor | None = None) -> Iterator[str]:
         """The text that token ids add to a prompt's, in pieces as they come.

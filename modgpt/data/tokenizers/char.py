@@ -74,8 +74,8 @@ class CharTokenizer(Tokenizer):
         numbers = ids.tolist() if isinstance(ids, Tensor) else ids
         return "".join(self.vocabulary[i] for i in numbers)
 
-    def characters(self, text: str, n: int) -> int:
-        return min(n, len(text))
+    def characters(self, text: str, first: Tensor) -> int:
+        return len(first)
 
     def decode_stream(self, ids: Iterable[Tensor], prompt: Tensor | None = None) -> Iterator[str]:
         return map(self.decode, ids)  # no character depends on the others

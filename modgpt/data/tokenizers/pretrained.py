@@ -124,10 +124,14 @@ class PretrainedTokenizer(Tokenizer):
         with library_errors():
             return self.fast.decode(numbers, skip_special_tokens=False)
 
-    def characters(self, text: str, n: int) -> int:
+    def characters(self, text: str, first: Tensor) -> int:
+        decoded = self.decode(first)
+        if text.startswith(decoded):
+            return len(decoded)
+        # Something has changed: the library knows where each token comes from, but encodes for long.
         with library_errors():
             offsets = self.fast.encode(text, add_special_tokens=False).offsets
-        return offsets[n][0] if n < len(offsets) else len(text)
+        return offsets[len(first)][0] if len(first) < len(offsets) else len(text)
 
     def to_dict(self) -> dict[str, Any]:
         return self.description
