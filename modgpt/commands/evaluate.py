@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from modgpt.commands.ending import exit_code
-from modgpt.commands.flags import Parser
+from modgpt.commands.flags import Parser, add_trust
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -28,6 +28,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--device", default="auto", help="cpu, cuda, mps (default: the fastest there is)"
     )
+    add_trust(parser)
     return parser.parse_args(argv)
 
 
@@ -40,10 +41,13 @@ def evaluate(arguments: argparse.Namespace) -> int:
     # Only now: --help and a wrong flag need not wait for the imports.
     from modgpt.commands.console import Output
     from modgpt.compare.comparison import check_packages
+    from modgpt.config.trust import trust_package
     from modgpt.errors import UserError
     from modgpt.inference.evaluation.evaluate import evaluate_runs
     from modgpt.inference.evaluation.runs import finished_folders
 
+    for package in arguments.trust:
+        trust_package(package)
     check_packages()
     from modgpt.inference.evaluation.report import write_report
     from modgpt.inference.evaluation.tables import length_table

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modgpt.commands.ending import exit_code
-from modgpt.commands.flags import Parser
+from modgpt.commands.flags import Parser, add_trust
 
 if TYPE_CHECKING:
     from modgpt.inference.sampling import Sampling
@@ -40,6 +40,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--device", default="auto", help="cpu, cuda, mps (default: the fastest there is)"
     )
+    add_trust(parser)
     return parser.parse_args(argv)
 
 
@@ -51,6 +52,7 @@ def generate(arguments: argparse.Namespace) -> int:
     """Load the run, then write texts; returns the exit code."""
     # Only now: --help and a wrong flag need not wait for torch.
     from modgpt.commands.console import Output
+    from modgpt.config.trust import trust_package
     from modgpt.errors import UserError
     from modgpt.inference.chat import interact
     from modgpt.inference.context import context_limit
@@ -59,6 +61,8 @@ def generate(arguments: argparse.Namespace) -> int:
     from modgpt.inference.terminal import known_part, show, show_samples, tell_skipped
     from modgpt.runs.folder import load_run, newest_finished
 
+    for package in arguments.trust:
+        trust_package(package)
     if arguments.num_samples < 1:
         raise UserError(f"--num-samples must be at least 1, got {arguments.num_samples}")
     sampling = sampling_of(arguments)

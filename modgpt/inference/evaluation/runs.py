@@ -12,7 +12,7 @@ from torch import Tensor
 from modgpt.data.datamodule import CorpusDataModule
 from modgpt.errors import UserError, as_user_errors
 from modgpt.runs.folder import Run
-from modgpt.runs.record import read_result
+from modgpt.runs.record import read_record
 
 FINISHED = ("finished", "partial")  # partial: finished, but validated on a part of the text
 
@@ -45,10 +45,9 @@ def finished_folders(folders: Sequence[Path]) -> list[Path]:
 def why_unfinished(folder: Path) -> str | None:
     """Why a folder holds no finished run, in one line; None where it holds one."""
     try:
-        result = read_result(folder)
+        status = read_record(folder).status
     except UserError as error:
         return str(error)
-    status = result.get("status")
     if status in FINISHED:
         return None
     if status == "imported":
@@ -63,7 +62,7 @@ def shared_split(runs: Sequence[Run]) -> Tensor:
         UserError: a run was not trained on a text, they were trained on different ones, or the text is
             missing or has changed.
     """
-    digests = [str(run.result.get("corpus_sha256")) for run in runs]
+    digests = [str(run.record and run.record.corpus_sha256) for run in runs]
     for run, digest in zip(runs, digests, strict=True):
         if digest != digests[0]:
             raise UserError(
