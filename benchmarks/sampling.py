@@ -14,7 +14,8 @@ from benchmarks.rounds import Row, Turn, alternate
 from benchmarks.training import COMPOSITIONS, sized
 from modgpt.config.build import build_model
 from modgpt.config.compose import compose
-from modgpt.inference.generation import sample, stream
+from modgpt.inference.generation import stream
+from modgpt.inference.sampling import sample
 
 BASELINE = "plain GPT-2, no cache"
 TRANSFORMERS = {"GPT-2": transformers_gpt2, "Llama": transformers_llama}

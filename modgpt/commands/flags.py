@@ -11,3 +11,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}\n")
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Give a command that loads runs the flag `--trust`, for `modgpt.config.trust.trust_package`."""
+    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE",
+                        help="let a run name classes of this package of yours")  # fmt: skip

@@ -12,6 +12,7 @@ from modgpt.data.base import DataModule
 from modgpt.data.sources.files import read_text
 from modgpt.data.sources.shakespeare import prepare_shakespeare
 from modgpt.data.tokenizers.base import Tokenizer
+from modgpt.data.tokenizers.lossless import check_lossless
 from modgpt.data.windows import EvaluationWindows, TrainingWindows
 
 TRAIN_SHARE = 0.9
@@ -36,6 +37,7 @@ class CorpusDataModule(DataModule):
         text = read_text(path)
         tokenizer = self.make_tokenizer(text)
         tokens = tokenizer.encode(text)
+        check_lossless(tokenizer, text, tokens)
         n_train = int(TRAIN_SHARE * len(tokens))
         if n_train < self.block_size + 1 or len(tokens) - n_train < 2:
             raise ValueError(
@@ -44,7 +46,8 @@ class CorpusDataModule(DataModule):
             )
         self.train_tokens, self.val_tokens = tokens[:n_train], tokens[n_train:]
         self.tokenizer = tokenizer
-        self.tokens_per_character = len(self.val_tokens) / len(tokenizer.decode(self.val_tokens))
+        validated = len(text) - tokenizer.characters(text, tokens[:n_train])  # of the text itself
+        self.tokens_per_character = len(self.val_tokens) / validated
         self.digest = hashlib.sha256(text.encode()).hexdigest()
         return tokenizer
 

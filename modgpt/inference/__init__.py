@@ -1,1 +1,1 @@
-"""What a trained model is used for: generation and evaluation."""
+"""What a trained model is used for: generating text and evaluating by length."""

@@ -6,36 +6,35 @@ import csv
 import json
 import logging
 import math
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pexpect
 import pytest
 import torch
 from rich.console import Console
 
-import modgpt.inference.evaluation
+import modgpt.inference.evaluation.windows
 from modgpt import load_run
 from modgpt.config.compose import compose_job
+from modgpt.data.tokenizers.char import CharTokenizer
 from modgpt.errors import UserError
-from modgpt.inference.evaluation import (
-    Evaluation,
-    cut,
-    evaluate_runs,
-    loss_by_position,
-)
-from modgpt.inference.evaluation_names import names_without_seed, told_apart
-from modgpt.inference.evaluation_report import (
-    binned,
-    draw_by_length,
-    draw_by_position,
-    length_table,
-    write_report,
-)
+from modgpt.inference.evaluation.evaluate import Evaluation, evaluate_runs
+from modgpt.inference.evaluation.figures import binned, draw_by_length, draw_by_position
+from modgpt.inference.evaluation.names import names_without_seed, told_apart
+from modgpt.inference.evaluation.report import write_report
+from modgpt.inference.evaluation.runs import shared_split
+from modgpt.inference.evaluation.tables import length_table
+from modgpt.inference.evaluation.windows import cut, loss_by_position
 from modgpt.runs.folder import Run
 from modgpt.training.loop import train
 from scripts.evaluate import main
+from tests.checkout import ROOT
 from tests.compositions import small_model
 
 TEXT = torch.randint(11, (131,), generator=torch.Generator().manual_seed(0))
@@ -71,7 +70,7 @@ def contexts(n: int, length: int, stride: int) -> list[tuple[int, int]]:
 def test_each_target_is_new_once_with_its_context(
     length: int, stride: int, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(modgpt.inference.evaluation, "MOST_TOKENS", most)
+    monkeypatch.setattr(modgpt.inference.evaluation.windows, "MOST_TOKENS", most)
     ids = torch.arange(len(TEXT))
     seen = []
     for windows, known in cut(ids, length, stride):
@@ -146,7 +145,7 @@ def test_sliding_has_more_context(runs: dict[str, Path]) -> None:
         assert found.stride == stride and found.targets == 599
         assert found.counts is not None
         assert (found.counts[: 16 - stride] == 1).all(), "only the first window has so little context"
-        split = modgpt.inference.evaluation.shared_split([load_run(runs["rope"], "last")])
+        split = shared_split([load_run(runs["rope"], "last")])
         total = 0.0
         model = load_run(runs["rope"], "last").model
         with torch.no_grad():
@@ -318,7 +317,11 @@ def test_mistakes(runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureF
     rope, learned, other, recall = (str(runs[n]) for n in ("rope", "learned", "other", "recall"))
     cases = [
         (["--run", str(tmp_path / "none")], "is not the folder of a run"),
+        (["--run", rope, str(tmp_path / "none")], "none is not the folder of a run: it does not exist"),
         (["--run", rope, "--lengths", "8", "0"], "a length must be at least 1, got 0"),
+        (["--run", rope, "--lengths", "-3"], "a length must be at least 1, got -3"),
+        (["--run", rope, "--lengths", "9" * 30], "is longer than the validation split"),
+        (["--run", rope, "--lengths", "8", "--device", "meta"], "no device 'meta' here"),
         (["--run", rope, "--lengths", "8", "600"],
          "length 600 is longer than the validation split of 599 targets"),
         (["--run", rope, "--lengths", "16", "8", "--stride", "9"],
@@ -347,12 +350,117 @@ def test_a_text_that_has_changed_is_refused(
     run = load_run(runs["rope"], "last")
     run.record = replace(run.record, corpus_sha256="0" * 64)
     with pytest.raises(UserError, match=r"on another text than there is now: SHA-256 0{12}…, not "):
-        modgpt.inference.evaluation.shared_split([run])
+        shared_split([run])
+
+
+def copied(run: Path, to: Path, **changes: object) -> Path:
+    """A run under another name, with other values in its record; None takes one out."""
+    shutil.copytree(run, to)
+    record = json.loads((to / "result.json").read_text()) | changes
+    kept = {name: value for name, value in record.items() if value is not None}
+    (to / "result.json").write_text(json.dumps(kept))
+    return to
+
+
+def test_runs_of_a_pattern_that_are_not_finished_are_skipped(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A pattern such as sweeps/NAME/* names unfinished runs too, and the files beside them."""
+    for status in ("running", "interrupted", "failed", "diverged", "skipped"):
+        copied(runs["rope"], tmp_path / f"a-{status}", status=status)
+    (tmp_path / "report.html").touch()
+    (tmp_path / "notes").mkdir()
+    finished = copied(runs["rope"], tmp_path / "rope")
+    pattern = [str(path) for path in sorted(tmp_path.iterdir())]
+    assert main(["--run", *pattern, "--lengths", "8", "--device", "cpu"]) == 0
+    out, err = capsys.readouterr()
+    assert err.count("skipped: ") == err.count("\n") == 7
+    assert "a-running is not finished (status running): go on with modgpt train resume=" in err
+    assert (finished / "loss_by_length.csv").exists(), "the folder of the first run that counts"
+    assert not (tmp_path / "a-running" / "loss_by_length.csv").exists() and "rope" in out
+
+
+def test_what_cannot_be_evaluated_is_one_line(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rope = runs["rope"]
+    interrupted = copied(rope, tmp_path / "interrupted", status="interrupted")
+    imported = copied(rope, tmp_path / "imported", status="imported", corpus_sha256=None)
+    without = copied(rope, tmp_path / "without")
+    (without / "checkpoints" / "last.ckpt").unlink()
+    other = copied(rope, tmp_path / "other", corpus_sha256="0" * 64)
+    damaged = copied(rope, tmp_path / "damaged")
+    (damaged / "result.json").write_text("{")
+    for folders, text in (
+        (
+            [interrupted],
+            f"is not finished (status interrupted): go on with modgpt train resume={tmp_path}",
+        ),
+        ([imported], "was not trained on a text: it was imported"),
+        ([without], "has no last checkpoint yet"),
+        ([rope, other], "were trained on different texts, SHA-256"),
+        ([other], "was trained on another text than there is now: SHA-256 000000000000…, not"),
+        ([damaged], "no readable result.json"),
+        ([interrupted, imported], "no finished run: "),
+    ):
+        before = {path: sorted(path.rglob("*")) for path in folders}
+        assert main(["--run", *map(str, folders), "--lengths", "8", "--device", "cpu"]) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and err.startswith("error: ") and err.count("\n") == 1 and text in err, err
+        assert {path: sorted(path.rglob("*")) for path in folders} == before, "nothing is written"
+
+
+def test_a_text_that_is_gone_is_one_line(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = runs["other"].parent / "other.txt"
+    kept = text.read_bytes()
+    text.unlink()
+    try:
+        assert main(["--run", str(runs["other"]), "--lengths", "8", "--device", "cpu"]) == 2
+        err = capsys.readouterr().err
+        assert err == f"error: no such file: {text}\n"
+    finally:
+        text.write_bytes(kept)
+
+
+def test_runs_with_different_tokenizers_are_not_compared(runs: dict[str, Path]) -> None:
+    first, second = load_run(runs["rope"], "last"), load_run(runs["learned"], "last")
+    second.tokenizer = CharTokenizer(second.tokenizer.to_dict()["vocabulary"] + "€")
+    with pytest.raises(UserError, match="another tokenizer than"):
+        shared_split([first, second])
+
+
+def test_names_from_elsewhere_command_nothing() -> None:
+    console = Console(width=80, color_system=None)
+    with console.capture() as shown:
+        console.print(length_table([made_up("[red]a\x1b[2J", 2, [3.0, 2.0])]))
+    assert "[red]a\\x1b[2J" in shown.get() and "\x1b[2J" not in shown.get()
+
+
+def test_ctrl_c_and_a_closed_pipe(runs: dict[str, Path], tmp_path: Path) -> None:
+    command = [str(ROOT / "scripts/evaluate.py"), "--run", str(runs["rope"]), "--device", "cpu",
+               "--out", str(tmp_path), "--lengths", "8"]  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    errors = process.stderr.read()
+    assert (process.wait(timeout=120), errors) == (141, b"")
+    child = pexpect.spawn(
+        sys.executable, [*command, "--stride", "1", "--lengths", *map(str, range(1, 500))],
+        encoding="utf-8", timeout=120,
+    )  # fmt: skip
+    child.expect("length 1")  # the progress bar
+    child.sendintr()
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 130 and "Traceback" not in (child.before or "")
 
 
 def test_runs_of_one_name_are_told_apart(runs: dict[str, Path], tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(runs["rope"], tmp_path / "rope")
     found = evaluate_runs([runs["rope"], tmp_path / "rope"], [8], device="cpu")
     assert [e.run for e in found] == [str(runs["rope"]), str(tmp_path / "rope")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -14,10 +15,13 @@ import pytest
 import torch
 from torch import Tensor
 
+import modgpt.inference.generation
 from modgpt import generate, load_run
 from modgpt.config.compose import compose_job
 from modgpt.data.tokenizers.char import CharTokenizer
-from modgpt.inference.generation import sample, stream, trained_context
+from modgpt.inference.context import trained_context
+from modgpt.inference.generation import stream
+from modgpt.inference.sampling import sample
 from modgpt.runs.folder import newest_finished
 from modgpt.training.loop import train
 from tests.checkout import ROOT
@@ -97,6 +101,40 @@ def test_state_of_bounded_attention_stays_small() -> None:
                 _, state = model.decode(torch.zeros(1, 1, dtype=torch.long), state)
                 sizes.append(state.nbytes)
         assert sizes[10] == sizes[-1]
+
+
+@pytest.mark.parametrize("choices", [
+    {"attention": "flash", "pos": "alibi"},
+    {"attention": "sparse", "pos": "alibi"},
+    {"attention": "bigbird", "pos": "alibi"},
+    {"attention": "local_window", "pos": "rope"},
+    {"attention": "linear", "pos": "alibi"},
+], ids=name_of)  # fmt: skip
+def test_the_state_grows_with_the_text(choices: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room is made in steps, and the text is that of a state with room for everything."""
+    model = small_model(choices, block_size=8)
+    prompt, greedy = torch.zeros(2, 3, dtype=torch.long), lambda logits: logits.argmax(-1)
+    whole = torch.stack(list(stream(model, prompt, greedy, 60, None)))
+    monkeypatch.setattr(modgpt.inference.generation, "FIRST_ROOM", 1)
+    assert torch.equal(torch.stack(list(stream(model, prompt, greedy, 60, None))), whole)
+
+
+def test_memory_is_not_reserved_for_what_may_come() -> None:
+    for choices, context in (({"pos": "alibi"}, None), ({}, 10**12), ({}, "auto")):
+        model = small_model(choices)
+        text = stream(
+            model, torch.zeros(1, 3, dtype=torch.long), lambda x: x.argmax(-1), 10**12, context
+        )  # type: ignore[arg-type]
+        assert len(list(itertools.islice(text, 300))) == 300
+
+
+def test_a_context_past_the_table_of_positions_is_refused() -> None:
+    model = small_model({"pos": "learned"}, block_size=8)
+    for context, asked in ((9, "9 tokens"), (None, "no limit")):
+        with pytest.raises(ValueError, match=f"a table of 8 positions: its context cannot have {asked}"):
+            generate(model, LETTERS, "a", max_new_tokens=1, context=context)
+    assert len(generate(model, LETTERS, "a", max_new_tokens=20, context=8)) == 21
+    assert len(generate(model, LETTERS, "abc", max_new_tokens=20, context=1)) == 23
 
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
@@ -183,11 +221,11 @@ def test_parts_at_hand_are_put_back() -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"temperature": -1.0}, "temperature must not be negative, got -1.0"),
+        ({"temperature": -1.0}, r"temperature must be 0 \(greedy\) or a positive number, got -1.0"),
         ({"temperature": float("nan")}, "temperature"),
         ({"top_k": 0}, "top_k must be at least 1, got 0"),
         ({"top_p": 0.0}, r"top_p must lie in \(0, 1\], got 0.0"),
-        ({"max_new_tokens": -1}, "max_new_tokens must not be negative"),
+        ({"max_new_tokens": -1}, "max_new_tokens must be at least 0, got -1"),
         ({"prompt": "xyz"}, "not in the vocabulary of 11 characters: 'x', 'y', 'z'"),
     ],
     ids=str,
@@ -211,7 +249,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
     return train(job).folder
 
 
-def script(*arguments: str) -> subprocess.CompletedProcess[str]:
+def script(*arguments: str | bytes) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "scripts/generate.py"), *arguments]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL,
@@ -242,11 +280,26 @@ def test_without_a_prompt_five_samples_are_shown(trained: Path) -> None:
     ("arguments", "text"),
     [
         (["--prompt", "€uro"], "lacks '€': leave them out, or give --on-unknown skip"),
-        (["--temperature", "-1"], "temperature must not be negative"),
+        (["--temperature", "-1"], "temperature must be 0 (greedy) or a positive number"),
         (["--temperature", "hot"], "invalid float value: 'hot'"),
         (["--top-p", "2"], "top_p must lie in (0, 1], got 2.0"),
+        (["--temperature", "nan"], "temperature must be 0 (greedy) or a positive number, got nan"),
+        (["--top-k", "0"], "top_k must be at least 1, got 0"),
+        (["--top-p", "nan"], "top_p must lie in (0, 1], got nan"),
+        (["--context", "-1"], "--context must be at least 0 (no limit), got -1"),
+        (["--seed", "-1"], "seed must lie between 0 and 9223372036854775807, got -1"),
+        (["--seed", "99999999999999999999"], "seed must lie between 0 and"),
+        (["--max-new-tokens", "-5"], "max_new_tokens must be at least 0, got -5"),
         (["--num-samples", "0"], "--num-samples must be at least 1, got 0"),
+        (
+            ["--prompt", "привет"],
+            "lacks 'п', 'р', 'и', 'в', 'е', 'т': the prompt 'привет' has nothing else",
+        ),
+        (["--prompt", "привет", "--on-unknown", "skip"], "the prompt 'привет' has nothing else"),
+        (["--prompt", "\x1b[2J€to"], "lacks '\\x1b', '[', '2', 'J', '€': leave them out"),
+        (["--prompt", b"to \xff"], "lacks '\\udcff': leave them out, or give --on-unknown skip"),
         (["--device", "warp"], "no device 'warp' here"),
+        (["--device", "meta"], "no device 'meta' here"),
         (["--checkpoint", "/no/such.ckpt"], "/no/such.ckpt"),
         (["--bogus"], "unrecognized arguments: --bogus"),
     ],
@@ -264,6 +317,7 @@ def test_unknown_characters_can_be_skipped(trained: Path) -> None:
     done = script("--run", str(trained), "--prompt", "t€o", "--on-unknown", "skip",
                   "--max-new-tokens", "5")  # fmt: skip
     assert done.returncode == 0 and done.stdout.startswith("to")
+    assert done.stderr == "note: left out '€'\n"
 
 
 def interactive(trained: Path) -> pexpect.spawn:

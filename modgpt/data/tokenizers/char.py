@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from modgpt.data.tokenizers.base import Tokenizer
+from modgpt.data.tokenizers.base import Tokenizer, listed
+from modgpt.errors import UserError
 
 
 class CharTokenizer(Tokenizer):
-    """One token per character; ids follow the sorted order of the characters, as in nanoGPT.
+    """One token per character: the id of a character is its index in the vocabulary.
+
+    The vocabulary is in sorted order, as in nanoGPT. Lossless for every text over it; a text with other
+    characters is refused.
 
     Args:
-        vocabulary: the characters, sorted, each once.
+        vocabulary: the characters, each once.
+
+    Raises:
+        UserError: the vocabulary is empty, names a character twice, or holds half of a surrogate pair.
     """
 
     unit = "character"
@@ -24,6 +32,14 @@ class CharTokenizer(Tokenizer):
     def __init__(self, vocabulary: str) -> None:
         self.vocabulary = vocabulary
         self.ids = {character: i for i, character in enumerate(vocabulary)}
+        if not vocabulary:
+            raise UserError("the vocabulary is empty: it needs at least one character")
+        if len(self.ids) < len(vocabulary):
+            twice = [c for c, n in Counter(vocabulary).items() if n > 1]
+            raise UserError(f"the vocabulary names {listed(twice)} more than once")
+        broken = [c for c in vocabulary if is_surrogate(c)]
+        if broken:
+            raise UserError(f"the vocabulary holds {listed(broken)}, which cannot stand in a text")
 
     @classmethod
     def from_text(cls, text: str) -> CharTokenizer:
@@ -35,7 +51,7 @@ class CharTokenizer(Tokenizer):
 
     @property
     def start(self) -> str:
-        """What an empty prompt stands for: the end of a line as in nanoGPT, where the text has lines."""
+        """The end of a line, as in nanoGPT; the first character where the text has no lines."""
         return "\n" if "\n" in self.ids else self.vocabulary[0]
 
     def unknown(self, text: str) -> list[str]:
@@ -43,19 +59,31 @@ class CharTokenizer(Tokenizer):
 
     def encode(self, text: str) -> Tensor:
         # Look-ups in a table by code point: a Python loop over a million characters takes a second.
-        points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
+        points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
         known = np.frombuffer(self.vocabulary.encode("utf-32-le"), dtype=np.uint32)
         table = np.full(int(known.max()) + 2, -1)
         table[known] = np.arange(len(known))
         ids = table[np.minimum(points, len(table) - 1)]  # the last entry stands for all beyond
         if (ids < 0).any():
-            names = ", ".join(f"{c!r}" for c in self.unknown(text))
-            raise ValueError(f"not in the vocabulary of {len(self)} characters: {names}")
+            raise UserError(
+                f"not in the vocabulary of {len(self)} characters: {listed(self.unknown(text))}"
+            )
         return torch.from_numpy(ids)
 
     def decode(self, ids: Iterable[int] | Tensor) -> str:
         numbers = ids.tolist() if isinstance(ids, Tensor) else ids
         return "".join(self.vocabulary[i] for i in numbers)
 
+    def characters(self, text: str, first: Tensor) -> int:
+        return len(first)
+
+    def decode_stream(self, ids: Iterable[Tensor], prompt: Tensor | None = None) -> Iterator[str]:
+        return map(self.decode, ids)  # no character depends on the others
+
     def to_dict(self) -> dict[str, Any]:
         return {"type": "char", "vocabulary": self.vocabulary}
+
+
+def is_surrogate(character: str) -> bool:
+    """Whether a character is half of a surrogate pair, which UTF-8 cannot hold."""
+    return "\ud800" <= character <= "\udfff"

@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from modgpt.data.tokenizers.base import Tokenizer
+from modgpt.data.tokenizers.base import Tokenizer, listed
+from modgpt.data.tokenizers.char import is_surrogate
 from modgpt.errors import UserError
+
+MOST_TOKENS = 10_000_000  # the largest vocabularies in use have about 260,000
+PROBE_SECONDS = 120
+# Builds the tokenizer and encodes a line. It may miss a token for unknown characters, but not crash.
+PROBE = """
+import sys, tokenizers
+fast = tokenizers.Tokenizer.from_str(sys.stdin.buffer.read().decode())
+try:
+    fast.decode(fast.encode("A line of text.\\n", add_special_tokens=False).ids)
+except Exception:
+    pass
+"""
 
 
 class PretrainedTokenizer(Tokenizer):
     """A tokenizer in the format of the library tokenizers (`tokenizer.json` on Hugging Face).
 
-    Text is encoded as it stands: no token is put before or behind it.
+    Text is encoded as it stands: no token is put before or behind it, nothing is cut or padded, and
+    BPE drops no merges at random. Byte-level tokenizers are lossless. Those that lower-case, normalise
+    or drop white space are not.
 
     Args:
         description: the content of the file.
 
     Raises:
-        UserError: the library is not installed.
+        UserError: the library is not installed, or it cannot read the description.
     """
 
     def __init__(self, description: dict[str, Any]) -> None:
@@ -32,42 +50,120 @@ class PretrainedTokenizer(Tokenizer):
             raise UserError(
                 "this tokenizer needs the library tokenizers: pip install -e '.[hf]'"
             ) from error
-        self.description = description
-        self.library = tokenizers
-        self.fast = tokenizers.Tokenizer.from_str(json.dumps(description))
+        model = description.get("model")
+        if not isinstance(model, dict):
+            raise UserError(f"the tokenizer's model must be an object, got {type(model).__name__}")
+        without = {"dropout": None} if "dropout" in model else {}
+        self.description = description | {
+            "truncation": None, "padding": None, "model": model | without,
+        }  # fmt: skip
+        text = json.dumps(self.description)
+        probe(text)
+        with library_errors():
+            self.fast = tokenizers.Tokenizer.from_str(text)
+            ids = self.fast.get_vocab(with_added_tokens=True).values()
+        self.size = max(ids, default=-1) + 1  # ids may have gaps
+        if not 1 <= self.size <= MOST_TOKENS:
+            raise UserError(
+                f"the tokenizer has ids up to {self.size - 1:,}: from 1 to {MOST_TOKENS:,} tokens work"
+            )
 
     def __len__(self) -> int:
-        return self.fast.get_vocab_size(with_added_tokens=True)
+        return self.size
 
     @property
     def start(self) -> str:
-        """A new document, where there is a token for it, otherwise a new line."""
-        special = [t.content for t in self.fast.get_added_tokens_decoder().values() if t.special]
-        return special[0] if special else "\n"
+        """The token that begins a document; a new line or the first token where there is none."""
+        unk = self.description["model"].get("unk_token")
+        with library_errors():
+            template = self.fast.encode("", add_special_tokens=True).tokens
+        added = self.fast.get_added_tokens_decoder().values()
+        special = [token.content for token in added if token.special and token.content != unk]
+        candidates = [*template[:1], *special[:1], "\n", self.decode([0])]
+        return next((c for c in candidates if c and not self.unknown(c) and len(self.encode(c))), "\n")
 
     def unknown(self, text: str) -> list[str]:
-        unk = self.description["model"].get("unk_token")
-        lost = None if unk is None else self.fast.token_to_id(unk)
+        whole = "".join(c for c in text if not is_surrogate(c))
+        lost = self.lost_characters(whole)
+        # A character may be unknown inside a word and known alone: it is the word that has no tokens.
+        alone = {c for c in lost if self.lost_characters(c)}
+        named = (alone or lost) | {c for c in text if is_surrogate(c)}
+        return [c for c in dict.fromkeys(text) if c in named]
 
-        def known(character: str) -> bool:
-            ids = self.fast.encode(character, add_special_tokens=False).ids
-            return bool(ids) and lost not in ids
+    def lost_characters(self, text: str) -> set[str]:
+        """The characters of `text` that become the unknown token, or no token at all.
 
-        return [c for c in dict.fromkeys(text) if not known(c)]
+        White space may be dropped: many tokenizers read it as the boundary of words alone.
+        """
+        model = self.description["model"]
+        unk = model.get("unk_token")
+        unk_id = model.get("unk_id") if unk is None else self.fast.token_to_id(unk)
+        try:
+            with library_errors():
+                encoding = self.fast.encode(text, add_special_tokens=False)
+        except UserError:  # no token for unknown characters: the library refuses the whole text
+            return {text} if len(text) == 1 else {c for c in set(text) if self.lost_characters(c)}
+        pairs = list(zip(encoding.ids, encoding.offsets, strict=True))
+        covered = {i for _, (first, last) in pairs for i in range(first, last)}
+        unread = {i for i, c in enumerate(text) if i not in covered and not c.isspace()}
+        for token, (first, last) in pairs:
+            if token == unk_id:
+                unread.update(range(first, last))
+        return {text[i] for i in unread}
 
     def encode(self, text: str) -> Tensor:
-        return torch.tensor(self.fast.encode(text, add_special_tokens=False).ids, dtype=torch.int64)
+        broken = [c for c in dict.fromkeys(text) if is_surrogate(c)]
+        if broken:
+            raise UserError(f"cannot be encoded: {listed(broken)}")
+        with library_errors():
+            ids = self.fast.encode(text, add_special_tokens=False).ids
+        return torch.tensor(ids, dtype=torch.int64)
 
     def decode(self, ids: Iterable[int] | Tensor) -> str:
-        return self.fast.decode([int(i) for i in ids], skip_special_tokens=False)
+        numbers = ids.tolist() if isinstance(ids, Tensor) else [int(i) for i in ids]
+        with library_errors():
+            return self.fast.decode(numbers, skip_special_tokens=False)
 
-    def decode_stream(self, ids: Iterable[Tensor]) -> Iterator[str]:
-        # A character can be spread over several tokens, and a space belong to the next one.
-        stream = self.library.decoders.DecodeStream(skip_special_tokens=False)
-        for token in ids:
-            piece = stream.step(self.fast, int(token))
-            if piece:
-                yield piece
+    def characters(self, text: str, first: Tensor) -> int:
+        decoded = self.decode(first)
+        if text.startswith(decoded):
+            return len(decoded)
+        # Something has changed: the library knows where each token comes from, but encodes for long.
+        with library_errors():
+            offsets = self.fast.encode(text, add_special_tokens=False).offsets
+        return offsets[len(first)][0] if len(first) < len(offsets) else len(text)
 
     def to_dict(self) -> dict[str, Any]:
         return self.description
+
+
+def probe(text: str) -> None:
+    """Build the tokenizer in a process of its own first.
+
+    A damaged file can make the library panic, run for ever or end the process: here that is an error.
+
+    Raises:
+        UserError: the library cannot build it; says why.
+    """
+    command = [sys.executable, "-P", "-c", PROBE]
+    try:
+        done = subprocess.run(
+            command, input=text.encode(), capture_output=True, timeout=PROBE_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise UserError(f"the tokenizer takes more than {PROBE_SECONDS} s to load") from None
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").strip().splitlines() or [""]
+        reason = lines[-1] if done.returncode > 0 else lines[0]
+        raise UserError(f"the library tokenizers cannot read the tokenizer: {reason[:200]}")
+
+
+@contextmanager
+def library_errors() -> Iterator[None]:
+    """Turn what the library raises into a `UserError`: plain exceptions, and panics of its Rust code."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError, UserError):
+        raise
+    except BaseException as error:
+        raise UserError(f"the library tokenizers refuses: {str(error)[:200]}") from error

@@ -1,4 +1,4 @@
-"""Tokenizers read from a file."""
+"""`tokenizer=saved`: a tokenizer read from a file."""
 
 from __future__ import annotations
 
@@ -8,36 +8,77 @@ from typing import Any
 
 from modgpt.data.tokenizers.base import Tokenizer
 from modgpt.data.tokenizers.char import CharTokenizer
+from modgpt.errors import UserError
+
+MOST_BYTES = 2**28  # of a file; the largest ones in use have about 35 MB
 
 
-def load_tokenizer(source: dict[str, Any]) -> Tokenizer:
+def load_tokenizer(source: Any) -> Tokenizer:
     """The tokenizer that `to_dict` described, or one in the format of the library tokenizers.
 
+    Args:
+        source: the content of a `tokenizer.json`, of which nothing is taken for granted.
+
     Raises:
-        ValueError: the description is of another type.
+        UserError: the content describes no tokenizer.
     """
+    if not isinstance(source, dict):
+        raise UserError(f"a tokenizer must be a JSON object, got {type(source).__name__}")
     if source.get("type") == "char":
-        return CharTokenizer(source["vocabulary"])
+        vocabulary = source.get("vocabulary")
+        if not isinstance(vocabulary, str):
+            raise UserError(
+                f"the vocabulary must be one string of characters, got {type(vocabulary).__name__}"
+            )
+        return CharTokenizer(vocabulary)
     if "model" in source:
         from modgpt.data.tokenizers.pretrained import PretrainedTokenizer  # its library is an extra
 
         return PretrainedTokenizer(source)
-    raise ValueError(f"unknown type of tokenizer: {source.get('type')!r}")
+    raise UserError(
+        f"unknown type of tokenizer: {source.get('type')!r} (known: 'char', or the format of the "
+        "library tokenizers)"
+    )
 
 
-def saved_tokenizer(text: str, *, path: str) -> Tokenizer:
-    """`tokenizer=saved`: the one in a file, whatever the text.
+def read_tokenizer_file(path: Path) -> Tokenizer:
+    """The tokenizer in a file.
+
+    Raises:
+        UserError: no such file, or it describes no tokenizer; names the file.
+    """
+    try:
+        if not path.is_file():
+            missing = "is not a regular file" if path.exists() else "does not exist"
+            raise UserError(f"{path} {missing}: a tokenizer.json is needed")
+        if path.stat().st_size > MOST_BYTES:
+            raise UserError(f"{path} is larger than {MOST_BYTES:,} bytes: no tokenizer is")
+        source = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except UserError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not readable JSON ({type(error).__name__})") from error
+    try:
+        return load_tokenizer(source)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def saved_tokenizer(text: str, *, path: str | None, allow_lossy: bool = False) -> Tokenizer:
+    """The tokenizer in a file, whatever the text.
 
     Args:
         text: of the corpus.
         path: `tokenizer.json` of a run, or of a model from elsewhere.
+        allow_lossy: read a corpus even if decode(encode(text)) differs from it.
 
     Raises:
-        ValueError: no such file, or none that holds a tokenizer.
+        UserError: no path is given, no such file, or it describes no tokenizer.
     """
-    try:
-        return load_tokenizer(json.loads(Path(path).expanduser().read_text(encoding="utf-8")))
-    except OSError as error:
-        raise ValueError(f"cannot read tokenizer.path={path}: {error.strerror}") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"tokenizer.path={path} holds no JSON") from error
+    if path is None:
+        raise UserError("tokenizer=saved needs a file: tokenizer.path=FILE (a tokenizer.json)")
+    tokenizer = read_tokenizer_file(Path(path).expanduser())
+    tokenizer.allow_lossy = allow_lossy
+    return tokenizer

@@ -1,4 +1,4 @@
-"""What runs are called where they stand side by side."""
+"""Short names for runs that are shown side by side."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def names_of(runs: Sequence[Run]) -> list[str]:
 
 
 def names_without_seed(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
-    """For each run what to call it together with all that differ from it in their seed alone.
+    """For each run the name that it shares with all that differ from it in their seed alone.
 
-    Runs of the same seed are the same training again and no replicates: they keep their own names.
+    Runs of the same seed repeat one training and are no replicates: they keep their own names.
     """
     alike: dict[str, list[int]] = {}
     for index, run in enumerate(runs):
@@ -29,7 +29,7 @@ def names_without_seed(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
     stems = [re.sub(r"[-_]s(eed)?\d+(-.*)?$", "", names[group[0]]) for group in groups]
     shared = list(names)
     for group, stem in zip(groups, stems, strict=True):
-        # Where a stem would stand for others as well, the name of a run stands for its group.
+        # Where a stem would name other runs as well, the group is named by its first run.
         clear = stems.count(stem) == 1 and stem not in names
         for index in group if len(group) > 1 else ():
             shared[index] = stem if clear else names[group[0]]
@@ -38,14 +38,14 @@ def names_without_seed(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
 
 
 def hash_without_seed(run: Run) -> str:
-    """What decides a training, but for its seed."""
+    """The hash of all settings that decide a training, without its seed."""
     config = run.config.copy()
     config.seed = config.data.seed = 0
     return job_hash(config, str(run.record and run.record.corpus_sha256))
 
 
 def told_apart(names: Sequence[str]) -> list[str]:
-    """The names without the words, between hyphens, that all of them begin or end with."""
+    """The names without the hyphenated words that all of them begin or end with."""
     words = [name.split("-") for name in names]
     if len(set(names)) > 1:
         for end in (0, -1):

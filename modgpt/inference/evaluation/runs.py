@@ -1,0 +1,98 @@
+"""The runs of an evaluation, and the text that they were trained on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.utils import instantiate
+from torch import Tensor
+
+from modgpt.data.datamodule import CorpusDataModule
+from modgpt.errors import UserError, as_user_errors
+from modgpt.runs.folder import Run
+from modgpt.runs.record import read_record
+
+FINISHED = ("finished", "partial")  # partial: finished, but validated on a part of the text
+
+
+def finished_folders(folders: Sequence[Path]) -> list[Path]:
+    """The folders of finished runs, each once; the others are skipped with a line on stderr each.
+
+    Several folders often come from a pattern such as `outputs/sweeps/NAME/*`, which also matches runs
+    that still train and files beside them.
+
+    Raises:
+        UserError: a folder does not exist, or none of them holds a finished run.
+    """
+    finished, skipped = [], []
+    for folder in {f.resolve(): f for f in folders}.values():
+        if not folder.exists():
+            raise UserError(f"{folder} is not the folder of a run: it does not exist")
+        reason = why_unfinished(folder)
+        if reason is None:
+            finished.append(folder)
+        else:
+            skipped.append(reason)
+    if not finished:
+        raise UserError(skipped[0] if len(skipped) == 1 else f"no finished run: {'; '.join(skipped)}")
+    for reason in skipped:
+        print(f"skipped: {reason}", file=sys.stderr)
+    return finished
+
+
+def why_unfinished(folder: Path) -> str | None:
+    """Why a folder holds no finished run, in one line; None where it holds one."""
+    try:
+        status = read_record(folder).status
+    except UserError as error:
+        return str(error)
+    if status in FINISHED:
+        return None
+    if status == "imported":
+        return f"{folder} was not trained on a text: it was imported"
+    return f"{folder} is not finished (status {status}): go on with modgpt train resume={folder}"
+
+
+def shared_split(runs: Sequence[Run]) -> Tensor:
+    """The validation tokens of the text that all the runs were trained on.
+
+    Raises:
+        UserError: a run was not trained on a text, they were trained on different ones, or the text is
+            missing or has changed.
+    """
+    digests = [str(run.record and run.record.corpus_sha256) for run in runs]
+    for run, digest in zip(runs, digests, strict=True):
+        if digest != digests[0]:
+            raise UserError(
+                f"{runs[0].path} and {run.path} were trained on different texts, SHA-256 "
+                f"{digests[0][:12]}… and {digest[:12]}…: their losses do not compare"
+            )
+    config = runs[0].config
+    with as_user_errors():
+        data = instantiate(config.data, tokenizer=instantiate(config.tokenizer))
+        if not isinstance(data, CorpusDataModule):
+            raise UserError(f"{runs[0].path} was not trained on a text: only a text can be cut again")
+        data.load()
+    if data.digest != digests[0]:
+        raise UserError(
+            f"{runs[0].path} was trained on another text than there is now: SHA-256 {digests[0][:12]}…, "
+            f"not {data.digest[:12]}…"
+        )
+    return check_tokens(runs, data)
+
+
+def check_tokens(runs: Sequence[Run], data: CorpusDataModule) -> Tensor:
+    """The validation tokens, after every run's tokenizer was found to be the same.
+
+    Raises:
+        UserError: a run has another tokenizer: its losses are per other tokens.
+    """
+    for run in runs:
+        if run.tokenizer.to_dict() != data.tokenizer.to_dict():
+            raise UserError(
+                f"{run.path} has another tokenizer than {runs[0].path} has now: losses per token do not "
+                "compare"
+            )
+    return data.val_tokens
