@@ -7,9 +7,22 @@ from collections.abc import Callable
 from regions.commands import commands, flags
 from regions.configs import combinations, count, jobs, knobs, options, parts
 from regions.packages import packages
+from regions.sizes import attention_costs, ffn_sizes, model_sizes
 from regions.source import code, fields
 
 KINDS: dict[str, Callable[..., str]] = {
-    f.__name__: f
-    for f in (code, combinations, commands, count, fields, flags, jobs, knobs, options, packages, parts)
+    "code": code,
+    "fields": fields,
+    "parts": parts,
+    "options": options,
+    "knobs": knobs,
+    "count": count,
+    "combinations": combinations,
+    "jobs": jobs,
+    "attention_costs": attention_costs,
+    "ffn_sizes": ffn_sizes,
+    "model_sizes": model_sizes,
+    "commands": commands,
+    "flags": flags,
+    "packages": packages,
 }
