@@ -46,13 +46,17 @@ def parts() -> str:
     return table(("group", "options", "default"), rows)
 
 
-def options(group: str) -> str:
-    """Return the table of a group's options: what each is, and its own knobs with their defaults."""
+def options(group: str, linked: str = "") -> str:
+    """Return the table of a group's options: what each is, and its own knobs with their defaults.
+
+    With `linked` each option links to the heading of its name.
+    """
     default = default_choices().get(group)
     rows = []
     for option in options_of(group):
         keys = [f"`{key}={value}`" for key, value, _ in keys_of(file_of(group, option))]
-        name = f"`{option}`" + (" (default)" if option == default else "")
+        name = f"[`{option}`](#{option})" if linked else f"`{option}`"
+        name += " (default)" if option == default else ""
         rows.append([name, about(group, option), ", ".join(keys) or "none"])
     return table((f"`{group}=`", "what it is", "its own knobs"), rows)
 
