@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from regions.commands import commands, flags
-from regions.configs import combinations, count, jobs, knobs, options, parts
+from regions.configs import combinations, count, definition, jobs, knobs, options, parts, yaml_of
 from regions.packages import packages
 from regions.sizes import attention_costs, ffn_sizes, model_sizes
 from regions.source import code, fields
 
 KINDS: dict[str, Callable[..., str]] = {
     "code": code,
+    "definition": definition,
+    "yaml": yaml_of,
     "fields": fields,
     "parts": parts,
     "options": options,

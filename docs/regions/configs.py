@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 from regions.markdown import table
-from regions.source import ROOT, first_line, first_sentence, following_comments
+from regions.source import ROOT, definitions, first_line, first_sentence, following_comments
 
 from modgpt.config.compose import CONFIG_DIR, parse
 from modgpt.config.compose import options as options_of
@@ -71,9 +71,23 @@ def knobs(place: str) -> str:
     name = option if group == "shared" else group
     prefix = f"{name}." if name else ""
     rows = [
-        [f"`{prefix}{key}`", f"`{value}`", comment] for key, value, comment in keys_of(file_of(group, option))
+        [f"`{prefix}{key}`", f"`{value}`", comment]
+        for key, value, comment in keys_of(file_of(group, option))
     ]
     return table(("key", "default", "meaning"), rows)
+
+
+def yaml_of(place: str) -> str:
+    """Return the YAML of an option as a code block: `yaml attention/linear`."""
+    group, _, option = place.partition("/")
+    return f"```yaml\n{file_of(group, option).read_text(encoding='utf-8').rstrip()}\n```"
+
+
+def definition(place: str) -> str:
+    """Return the formula of an option as code, from the option's own file: `definition attention/linear`."""
+    group, _, option = place.partition("/")
+    module, _, name = OmegaConf.load(file_of(group, option))._target_.rpartition(".")
+    return definitions(ROOT / (module.replace(".", "/") + ".py"), name)
 
 
 def count(group: str) -> str:

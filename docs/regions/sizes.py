@@ -49,7 +49,9 @@ def ffn_sizes() -> str:
         cells = []
         for ffn, cost in costs.items():
             same = cost.parameters == cost.active_parameters
-            cells.append(f"{cost.parameters:,}" + ("" if same else f" ({cost.active_parameters:,} active)"))
+            cells.append(
+                f"{cost.parameters:,}" + ("" if same else f" ({cost.active_parameters:,} active)")
+            )
         rows.append([f"{compose([f'model={size}']).model.d_model}", *cells])
     return table(("C", *(f"`{ffn}`" for ffn in options("ffn"))), rows)
 

@@ -23,6 +23,26 @@ def code(place: str) -> str:
     return f"```python\n{block}\n```"
 
 
+def definitions(path: Path, name: str) -> str:
+    """Return the functions that a class names in its attributes `definition` and `…_definition`.
+
+    Raises:
+        ValueError: the class names none that is in its file.
+    """
+    place = str(path.relative_to(ROOT))
+    text = path.read_text(encoding="utf-8")
+    functions = {n.name for n in ast.parse(text).body if isinstance(n, ast.FunctionDef)}
+    found = []
+    for node in definition(text, name, place).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if any(isinstance(t, ast.Name) and t.id.endswith("definition") for t in targets):
+            named = [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and n.id in functions]
+            found += [function for function in named if function not in found]
+    if not found:
+        raise ValueError(f"{place}:{name} names no definition")
+    return "\n\n".join(code(f"{place}:{function}") for function in found)
+
+
 def fields(place: str) -> str:
     """Return a table of a dataclass's fields, each with the comment behind or above it."""
     path, _, name = place.partition(":")
@@ -72,7 +92,9 @@ def definition(text: str, name: str, path: str) -> ast.ClassDef | ast.FunctionDe
     body: list[ast.stmt] = ast.parse(text).body
     found = None
     for part in name.split("."):
-        candidates = [n for n in body if isinstance(n, ast.ClassDef | ast.FunctionDef) and n.name == part]
+        candidates = [
+            n for n in body if isinstance(n, ast.ClassDef | ast.FunctionDef) and n.name == part
+        ]
         if not candidates:
             raise ValueError(f"{path} has no {name}")
         found = candidates[-1]
