@@ -69,9 +69,7 @@ def main() -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--runs", type=Path, help="a folder of finished runs")
     parser.add_argument("--only", nargs="+", help="the names of some figures")
-    parser.add_argument(
-        "--tables", action="store_true", help="print tables of the runs instead of drawing"
-    )
+    parser.add_argument("--tables", action="store_true", help="print tables instead of drawing")
     arguments = parser.parse_args()
     groups = read_runs(arguments.runs) if arguments.runs else {}
     if arguments.runs and "default" not in groups:

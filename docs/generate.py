@@ -9,7 +9,8 @@ A generated part stands between two comments in a Markdown file; `KIND` is one o
     …
     <!-- end -->
 
-`<!-- code: FILE:NAME -->` includes the source of a function, class or method. On one line, `<!-- generated: combinations -->420<!-- end -->`, it is a number or a word of the text.
+`<!-- code: FILE:NAME -->` includes the source of a function, class or method. On one line,
+`<!-- generated: combinations -->420<!-- end -->`, it is a number or a word of the text.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ REGION = re.compile(START + r"(?P<call>[^>]*?) -->(?P<body>.*?)<!-- end -->", re
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Rewrite or check every Markdown file; returns the exit code: 0, 1 for a difference, 2 for an error."""
+    """Rewrite or check every Markdown file; return 0, 1 for a difference, 2 for an error."""
     parser = argparse.ArgumentParser(description="Rewrite the generated parts of the documentation.")
     parser.add_argument("--check", action="store_true", help="compare only, and print what differs")
     arguments = parser.parse_args(argv)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from unittest.mock import patch
 
-from regions.markdown import table
-
 from modgpt.cli import COMMANDS
+from regions.markdown import table
 
 
 def commands() -> str:
@@ -36,11 +35,8 @@ def shown(text: str | None) -> str:
 
 def parser_of(parse) -> argparse.ArgumentParser:
     """Return the parser that a function builds and calls."""
-    with stopped_at_parsing() as seen:
-        try:
-            parse([])
-        except Parsed:
-            pass
+    with stopped_at_parsing() as seen, suppress(Parsed):
+        parse([])
     return seen[0]
 
 

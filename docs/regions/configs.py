@@ -8,12 +8,12 @@ from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
-from regions.markdown import table
-from regions.source import ROOT, definitions, first_line, first_sentence, following_comments
 
 from modgpt.config.compose import CONFIG_DIR, parse
 from modgpt.config.compose import options as options_of
 from modgpt.sweep.design import expand
+from regions.markdown import table
+from regions.source import ROOT, definitions, first_line, first_sentence, following_comments
 
 PARTS = ("attention", "ffn", "norm", "pos")
 PAGES = {
@@ -84,7 +84,7 @@ def yaml_of(place: str) -> str:
 
 
 def definition(place: str) -> str:
-    """Return the formula of an option as code, from the option's own file: `definition attention/linear`."""
+    """Return the formula of an option as code, from its own file: `definition attention/linear`."""
     group, _, option = place.partition("/")
     module, _, name = OmegaConf.load(file_of(group, option))._target_.rpartition(".")
     return definitions(ROOT / (module.replace(".", "/") + ".py"), name)
@@ -111,7 +111,7 @@ def jobs(sweep: str) -> str:
 
 
 def about(group: str, option: str) -> str:
-    """Return one line on an option: the comment at the top of its YAML, or else a docstring's first line.
+    """Return one line on an option: the comment at the top of its YAML, or else of a docstring.
 
     The docstring is that of the module, where a file belongs to the option, or of the class or function.
     """

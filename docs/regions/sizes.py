@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from regions.markdown import table
-
 from modgpt.config.compose import compose, options
+from regions.markdown import table
 
 VOCABULARY = 65  # characters of Tiny Shakespeare
 SIZES = ("mini", "small", "nanogpt")
