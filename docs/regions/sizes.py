@@ -11,7 +11,7 @@ LENGTHS = (64, 4096)
 
 
 def model_sizes() -> str:
-    """Return the table of the model sizes: parameters, FLOPs and decoding state with the default parts."""
+    """Return the table of the model sizes: parameters, FLOPs, decoding state with the default parts."""
     from modgpt.model.cost import cost_of, count_parameters
 
     columns = []
@@ -46,7 +46,7 @@ def ffn_sizes() -> str:
             ffn: built(f"model={size}", f"ffn={ffn}").blocks[0].ffn.cost(1) for ffn in options("ffn")
         }
         cells = []
-        for ffn, cost in costs.items():
+        for cost in costs.values():
             same = cost.parameters == cost.active_parameters
             cells.append(
                 f"{cost.parameters:,}" + ("" if same else f" ({cost.active_parameters:,} active)")

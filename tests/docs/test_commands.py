@@ -47,7 +47,7 @@ def test_command_is_accepted(words: list[str], monkeypatch: pytest.MonkeyPatch):
 
 
 def command(words: list[str]) -> list[str]:
-    """`modgpt compare …` and `python scripts/compare.py …` as `compare …`; other scripts by their path."""
+    """Return `compare …` for `modgpt compare …` and its script; other scripts by their path."""
     if words[0] == "modgpt":
         return words[1:] or ["--help"]
     assert words[0] in ("python", ".venv/bin/python"), f"what is {words[0]}?"
