@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from regions.commands import commands, flags
-from regions.configs import combinations, count, definition, jobs, knobs, options, parts, yaml_of
+from regions.configs import combinations, count, definition, jobs, keys, knobs, options, parts, yaml_of
 from regions.packages import packages
 from regions.sizes import attention_costs, ffn_sizes, model_sizes
 from regions.source import code, fields
@@ -18,6 +18,7 @@ KINDS: dict[str, Callable[..., str]] = {
     "parts": parts,
     "options": options,
     "knobs": knobs,
+    "keys": keys,
     "count": count,
     "combinations": combinations,
     "jobs": jobs,

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
 
-from modgpt.config.compose import CONFIG_DIR, parse
-from modgpt.config.compose import options as options_of
+from modgpt.commands.train_help import explained, summary_of
+from modgpt.config.compose import compose_job
+from modgpt.config.keys import KEYS
+from modgpt.config.overrides import parse
+from modgpt.config.search import option_node, option_text
+from modgpt.config.search import options as options_of
 from modgpt.sweep.design import expand
 from regions.markdown import table
-from regions.source import ROOT, definitions, first_line, first_sentence, following_comments
+from regions.source import ROOT, definitions, first_line, first_sentence
 
 PARTS = ("attention", "ffn", "norm", "pos")
+RECIPES = ("experiment", "sweep")  # they set keys of other groups, and have none of their own
+# The page that explains a group.
 PAGES = {
     "attention": "attention.md",
     "ffn": "feedforward.md",
@@ -23,26 +27,25 @@ PAGES = {
     "pos": "positional_encoding.md",
     "block": "model_architecture.md#a-block",
     "model": "model_architecture.md#sizes",
-    "experiment": "huggingface.md",
-    "data": "training_loop.md#data",
     "tokenizer": "training_loop.md#data",
+    "data": "training_loop.md#data",
     "optimizer": "training_loop.md#optimizer",
     "schedule": "training_loop.md#schedule",
-    "sweep": "sweeps.md",
-    "trainer": "training_loop.md",
-    "callbacks": "training_loop.md",
+    "trainer": "training_loop.md#the-trainer",
+    "callbacks": "training_loop.md#the-trainer",
     "logger": "training_loop.md#metrics",
+    "experiment": "training_loop.md#recipes",
+    "sweep": "sweeps.md#named-sweeps",
 }
 
 
 def parts() -> str:
     """Return the table of all groups a user can swap: options, the default, the page to read."""
-    defaults = default_choices()
-    rows = []
-    for group, page in PAGES.items():
-        names = [f"`{option}`" for option in options_of(group)]
-        default = f"`{defaults[group]}`" if defaults.get(group) else "none"
-        rows.append([f"[`{group}`](docs/{page})", ", ".join(names), default])
+    defaults, rows = compose_job().choices, []
+    for group in (name for name, key in KEYS.items() if key.type is None):
+        names = ", ".join(f"`{option}`" for option in options_of(group))
+        default = f"`{defaults[group]}`" if group in defaults else "none"
+        rows.append([f"[`{group}`](docs/{PAGES[group]})", names, default])
     return table(("group", "options", "default"), rows)
 
 
@@ -51,28 +54,39 @@ def options(group: str, linked: str = "") -> str:
 
     With `linked` each option links to the heading of its name.
     """
-    default = default_choices().get(group)
-    rows = []
+    default, rows = compose_job().choices.get(group), []
     for option in options_of(group):
-        keys = [f"`{key}={value}`" for key, value, _ in keys_of(file_of(group, option))]
         name = f"[`{option}`](#{option})" if linked else f"`{option}`"
-        name += " (default)" if option == default else ""
-        rows.append([name, about(group, option), ", ".join(keys) or "none"])
-    return table((f"`{group}=`", "what it is", "its own knobs"), rows)
+        row = [name + (" (default)" if option == default else ""), about(group, option)]
+        if group not in RECIPES:
+            keys = explained(option_text(group, option))
+            row.append(", ".join(f"`{key}={value}`" for key, value, _ in keys) or "none")
+        rows.append(row)
+    head = [f"`{group}=`", "what it is", "its own knobs"]
+    return table(head[: len(rows[0])], rows)
 
 
 def knobs(place: str) -> str:
     """Return the table of the keys in one YAML: `knobs attention/linear`, with default and meaning.
 
-    Keys of a group's option are written as on the command line, `attention.chunk`; those of
-    `shared/attention`, which every option has, too.
+    Keys are written as on the command line: `attention.chunk`, also for those of `shared/attention`.
     """
-    group, _, option = place.rpartition("/")
-    name = option if group == "shared" else group
-    prefix = f"{name}." if name else ""
+    group, _, option = place.partition("/")
+    prefix = option if group == "shared" else group
     rows = [
-        [f"`{prefix}{key}`", f"`{value}`", comment]
-        for key, value, comment in keys_of(file_of(group, option))
+        [f"`{prefix}.{key}`", f"`{value}`", meaning]
+        for key, value, meaning in explained(option_text(group, option))
+    ]
+    return table(("key", "default", "meaning"), rows)
+
+
+def keys() -> str:
+    """Return the table of the plain keys of a command, with default and meaning."""
+    text = (ROOT / "modgpt" / "configs" / "train.yaml").read_text(encoding="utf-8")
+    rows = [
+        [f"`{key}`", f"`{value}`", meaning]
+        for key, value, meaning in explained(text)
+        if key in KEYS and key != "job_folder"  # which a sweep sets
     ]
     return table(("key", "default", "meaning"), rows)
 
@@ -80,14 +94,14 @@ def knobs(place: str) -> str:
 def yaml_of(place: str) -> str:
     """Return the YAML of an option as a code block: `yaml attention/linear`."""
     group, _, option = place.partition("/")
-    return f"```yaml\n{file_of(group, option).read_text(encoding='utf-8').rstrip()}\n```"
+    return f"```yaml\n{option_text(group, option).rstrip()}\n```"
 
 
 def definition(place: str) -> str:
     """Return the formula of an option as code, from its own file: `definition attention/linear`."""
     group, _, option = place.partition("/")
-    module, _, name = OmegaConf.load(file_of(group, option))._target_.rpartition(".")
-    return definitions(ROOT / (module.replace(".", "/") + ".py"), name)
+    path, name = home_of(group, option)
+    return definitions(path, name) if path.exists() else f"`{path.stem}.{name}`"
 
 
 def count(group: str) -> str:
@@ -102,12 +116,12 @@ def combinations() -> str:
 
 def jobs(sweep: str) -> str:
     """Return the number of jobs in a named sweep, without those that choose hyperparameters."""
-    sweeper = OmegaConf.load(file_of("sweep", sweep)).hydra.sweeper
+    sweeper = option_node("sweep", sweep).hydra.sweeper
     overrides = []
     for key, value in sweeper.params.items():
         value = ",".join(options_of(str(key))) if value == "glob(*)" else value
         overrides.append(f"{key}={value}")
-    return str(len(expand(parse(overrides), sweeper.get("design", "grid"), default_choices())))
+    return str(len(expand(parse(overrides), sweeper.get("design", "grid"), compose_job().choices)))
 
 
 def about(group: str, option: str) -> str:
@@ -115,46 +129,16 @@ def about(group: str, option: str) -> str:
 
     The docstring is that of the module, where a file belongs to the option, or of the class or function.
     """
-    lines = file_of(group, option).read_text(encoding="utf-8").splitlines()
-    comment: list[str] = []
-    for line in lines:
-        if not line.startswith("#"):
-            break
-        comment.append(line.lstrip("# "))
-    comment = [line for line in comment if not line.startswith("@package")]
-    if comment:
-        return first_sentence(" ".join(comment))
-    target = OmegaConf.load(file_of(group, option)).get("_target_", "")
-    path = ROOT / (target.rpartition(".")[0].replace(".", "/") + ".py")
+    if comment := summary_of(option_text(group, option)):
+        return first_sentence(comment)
+    path, name = home_of(group, option)
     if not path.exists():
-        return f"`{target}`"
-    return first_line(path, None if path.stem == option else target.rpartition(".")[2])
+        return f"`{path.stem}.{name}`"
+    return first_line(path, None if path.stem == option else name)
 
 
-def keys_of(path: Path) -> list[tuple[str, str, str]]:
-    """Return the plain keys of a YAML file with their values and comments, in its order."""
-    text = path.read_text(encoding="utf-8")
-    lines, found = text.splitlines(), []
-    root = yaml.compose(text)
-    for key, value in root.value if isinstance(root, yaml.MappingNode) else []:
-        if key.value in ("defaults", "hydra") or key.value.startswith("_"):
-            continue
-        if isinstance(value, yaml.MappingNode):
-            continue
-        end = value.end_mark
-        behind = lines[end.line][end.column :].strip() if end.line < len(lines) else ""
-        below = following_comments(lines[end.line + 1 :], deeper_than=0) if behind else []
-        comment = " ".join([behind.lstrip("# "), *below]) if behind.startswith("#") else ""
-        found.append((key.value, text[value.start_mark.index : end.index], comment))
-    return found
-
-
-def file_of(group: str, option: str) -> Path:
-    return CONFIG_DIR / group / f"{option}.yaml"
-
-
-def default_choices() -> dict[str, str]:
-    """Return the option that each group has by default, from train.yaml."""
-    defaults: Any = OmegaConf.load(CONFIG_DIR / "train.yaml").defaults
-    chosen = [entry for entry in defaults if not isinstance(entry, str)]
-    return {str(group): option for entry in chosen for group, option in entry.items() if option}
+def home_of(group: str, option: str) -> tuple[Path, str]:
+    """Return the file that an option's `_target_` is in, and its name there."""
+    target = OmegaConf.select(option_node(group, option), "_target_") or ""
+    module, _, name = target.rpartition(".")
+    return ROOT / (module.replace(".", "/") + ".py"), name

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from modgpt.config.compose import compose, options
+from modgpt.config.compose import compose
+from modgpt.config.search import options
 from regions.markdown import table
 
 VOCABULARY = 65  # characters of Tiny Shakespeare

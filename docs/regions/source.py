@@ -9,6 +9,18 @@ from pathlib import Path
 from regions.markdown import table
 
 ROOT = Path(__file__).resolve().parents[2]
+# Types of fields, as a reader of JSON knows them.
+KINDS = {
+    "str": "text",
+    "Status": "text",
+    "int": "integer",
+    "Count": "integer",
+    "float": "number",
+    "bool": "true or false",
+    "dict[str, str]": "object",
+    "list[str]": "list of texts",
+    "list[Count]": "list of integers",
+}
 
 
 def code(place: str) -> str:
@@ -26,8 +38,7 @@ def code(place: str) -> str:
 def definitions(path: Path, name: str) -> str:
     """Return the functions that a class names in its attributes `definition` and `…_definition`.
 
-    Raises:
-        ValueError: the class names none that is in its file.
+    Of a class without them, the place of its file.
     """
     place = str(path.relative_to(ROOT))
     text = path.read_text(encoding="utf-8")
@@ -39,7 +50,7 @@ def definitions(path: Path, name: str) -> str:
             named = [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and n.id in functions]
             found += [function for function in named if function not in found]
     if not found:
-        raise ValueError(f"{place}:{name} names no definition")
+        return f"`{place}`"
     return "\n\n".join(code(f"{place}:{function}") for function in found)
 
 
@@ -52,7 +63,8 @@ def fields(place: str) -> str:
     for node in found.body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             comment = comment_of(lines, node)
-            rows.append([f"`{node.target.id}`", f"`{ast.unparse(node.annotation)}`", comment])
+            kind = ast.unparse(node.annotation).removesuffix(" | None")
+            rows.append([f"`{node.target.id}`", KINDS.get(kind, kind), comment])
     return table(("key", "type", "meaning"), rows)
 
 

@@ -33,6 +33,12 @@ def anchors(page: Path) -> set[str]:
     return found
 
 
+def files(page: Path) -> dict[str, str]:
+    """Return the files that a page shows: a path between backticks on a line, then a code block."""
+    text = page.read_text(encoding="utf-8")
+    return dict(re.findall(r"^`([\w./-]+)`:\n\n```\w+\n(.*?)^```$", text, re.DOTALL | re.MULTILINE))
+
+
 def command_lines(page: Path) -> list[list[str]]:
     """Return the words of every command in the page's ```bash blocks and between backticks.
 

@@ -10,26 +10,47 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.types import Glob
 
 from modgpt.cli import COMMANDS
-from modgpt.config.compose import check_overrides, compose_job, options, parse
-from tests.docs.markdown import PAGES, ROOT, command_lines
+from modgpt.commands.train import read
+from modgpt.config.compose import compose_job
+from modgpt.config.overrides import check_overrides, parse
+from modgpt.config.search import options
+from tests.docs.markdown import PAGES, ROOT, command_lines, files
 
 LINES = [
-    pytest.param(words, id=f"{page.relative_to(ROOT)}: {' '.join(words)}")
+    pytest.param(page, words, id=f"{page.relative_to(ROOT)}: {' '.join(words)}")
     for page in PAGES
     for words in command_lines(page)
 ]
 # Programs that are not ours.
-OTHERS = {"pip", "source", "tensorboard", "git", "cd", "ruff", "pyright", "python3", ".venv/bin/pip"}
+OTHERS = {
+    "pip",
+    "source",
+    "export",
+    "tensorboard",
+    "git",
+    "cd",
+    "ruff",
+    "pyright",
+    "python3",
+    ".venv/bin/pip",
+}
 
 
-@pytest.mark.parametrize("words", LINES)
-def test_command_is_accepted(words: list[str], monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(("page", "words"), LINES)
+def test_command_is_accepted(
+    page: Path, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     if words[0] in OTHERS:
         return
+    for name, text in files(page).items():  # commands may use them
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("modgpt.config.search._added", [])
+    monkeypatch.setattr("modgpt.config.trust._trusted", [])
     arguments = command(words)
     if arguments[0] == "train":
         return composes(arguments[1:])
@@ -61,8 +82,7 @@ def command(words: list[str]) -> list[str]:
 
 def composes(arguments: list[str]) -> None:
     """Compose the job; of a sweep, the first one, and check the other values of each override."""
-    overrides = get_args_parser().parse_args(arguments).overrides
-    listed = [values(override) for override in overrides]
+    listed = [values(override) for override in read(arguments).overrides]
     compose_job([each[0] for each in listed])
     check_overrides([value for each in listed for value in each[1:]])
 
