@@ -1,1 +1,1 @@
-"""What a trained model is used for: generation and evaluation."""
+"""Generation and evaluation with a trained model."""
