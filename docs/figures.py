@@ -1,8 +1,8 @@
-"""Every figure and table of the documentation, made by the code it documents.
+"""Draw the figures of the documentation, and print its tables of finished runs.
 
 python docs/figures.py                                figures that need no trained model
-python docs/figures.py --runs outputs/runs            those, and the ones made from finished runs
-python docs/figures.py --runs outputs/runs --tables   the tables, as Markdown
+python docs/figures.py --runs outputs/runs            those, and the ones that show finished runs
+python docs/figures.py --runs outputs/runs --tables   tables of the runs, as Markdown
 python docs/figures.py --only rope alibi              some figures, by the names of their files
 """
 
@@ -22,7 +22,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 from drawing.runs import Group, read_runs
-from drawing.tables import print_tables, size_tables
+from drawing.tables import print_tables
 from drawing.trained import curves, default_run, expert_load, extrapolation, spread, trained_attention
 from drawing.untrained import (
     activations,
@@ -57,7 +57,7 @@ TRAINED: dict[str, Callable[[dict[str, Group]], Figure]] = {
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a PNG of 256 colours, which is a third of the size of one of all colours."""
+    """Write a PNG of 256 colours: it is a third of the size of one of all colours."""
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=100)
     plt.close(figure)
@@ -67,17 +67,18 @@ def save(figure: Figure, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=inspect.getdoc(inspect.getmodule(main)))
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--runs", type=Path, help="folder of finished runs")
-    parser.add_argument("--only", nargs="+", help="names of figures")
-    parser.add_argument("--tables", action="store_true", help="print the tables instead of drawing")
+    parser.add_argument("--runs", type=Path, help="a folder of finished runs")
+    parser.add_argument("--only", nargs="+", help="the names of some figures")
+    parser.add_argument("--tables", action="store_true", help="print tables instead of drawing")
     arguments = parser.parse_args()
     groups = read_runs(arguments.runs) if arguments.runs else {}
     if arguments.runs and "default" not in groups:
         parser.error(f"no finished run of the default composition in {arguments.runs}")
     torch.set_num_threads(1)
     if arguments.tables:
-        size_tables()
-        return print_tables(groups) if groups else None
+        if not groups:
+            parser.error("--tables needs --runs: a folder of finished runs")
+        return print_tables(groups)
     todo: dict[str, Callable[[], Figure]] = {make.__name__: make for make in UNTRAINED}
     if groups:
         todo |= {name: partial(make, groups) for name, make in TRAINED.items()}

@@ -10,6 +10,7 @@ from statistics import mean
 from typing import Any
 
 from modgpt.config.keys import PARTS
+from modgpt.config.search import CONFIG_DIR
 
 
 @dataclass
@@ -79,7 +80,7 @@ def read_runs(folder: Path) -> dict[str, Group]:
 
 def default_choices() -> list[str]:
     """The options of the default composition, as overrides."""
-    text = (Path(__file__).parents[2] / "configs" / "train.yaml").read_text()
+    text = (CONFIG_DIR / "train.yaml").read_text()
     lines = [line.strip() for line in text.splitlines()]
     return [f"{p}={line.split(': ')[1]}" for p in PARTS for line in lines if line.startswith(f"- {p}:")]
 

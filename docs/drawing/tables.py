@@ -1,4 +1,4 @@
-"""Tables of the documentation, as Markdown."""
+"""Tables of finished runs, as Markdown."""
 
 from __future__ import annotations
 
@@ -13,67 +13,17 @@ from drawing.trained import (
     loss_by_position,
     with_default_budget,
 )
-from drawing.untrained import VOCABULARY
 
-from modgpt.config.build import build_model
-from modgpt.config.compose import compose
 from modgpt.config.keys import PARTS
-from modgpt.model.cost import cost_of, count_parameters
-
-
-def size_tables() -> None:
-    """Parameters, FLOPs and decoding state of the model sizes and of the feed-forwards, as Markdown."""
-    rows = [["", "`mini`", "`small`", "`nanogpt`"], [":--", "--:", "--:", "--:"]]
-    values: dict[str, list[str]] = {}
-    widths: dict[int, list[str]] = {}
-    for name in ("mini", "small", "nanogpt"):
-        cfg = compose([f"model={name}"])
-        sizes = cfg.model
-        model = build_model(cfg, VOCABULARY)
-        cost = cost_of(model, sizes.block_size)
-        attentions = [block.attention for block in model.blocks]
-        cells = {
-            "width C": sizes.d_model,
-            "layers": sizes.n_layers,
-            "heads H, each D wide": f"{sizes.n_heads}, {attentions[0].head_dim}",
-            "`block_size` T": sizes.block_size,
-            "embedding = head": count_parameters(model.embedding),
-            "attention, all layers": sum(map(count_parameters, attentions)),
-            "feed-forward, all layers": sum(count_parameters(block.ffn) for block in model.blocks),
-            "norms": sum(p.numel() for p in model.parameters() if p.dim() < 2),
-            "**parameters**": cost.parameters,
-            "… with `ffn=moe`": build_model(compose([f"model={name}", "ffn=moe"]), VOCABULARY)
-            .cost(sizes.block_size)
-            .parameters,
-            "forward FLOPs per token at T": round(cost.flops),
-            "decoding state after T tokens, bytes in fp32": 4 * cost.state,
-        }
-        for key, value in cells.items():
-            values.setdefault(key, []).append(value if isinstance(value, str) else f"{value:,}")
-        costs = {
-            ffn: build_model(compose([f"model={name}", f"ffn={ffn}"]), VOCABULARY).blocks[0].ffn.cost(1)
-            for ffn in ("standard", "swiglu", "moe")
-        }
-        widths[sizes.d_model] = [
-            f"{costs['standard'].parameters:,}",
-            f"{costs['swiglu'].parameters:,}",
-            f"{costs['moe'].active_parameters:,}",
-            f"{costs['moe'].parameters:,}",
-        ]
-    print("### model sizes\n\n" + markdown(rows + [[key, *cells] for key, cells in values.items()]))
-    head = ["C", "`standard`", "`swiglu`", "`moe`: active", "`moe`: all"]
-    print(
-        "\n### feed-forward\n\n"
-        + markdown([head, ["--:"] * 5, *([str(c), *w] for c, w in widths.items())])
-    )
 
 
 def markdown(rows: list[list[str]]) -> str:
+    """Return a Markdown table; the second row holds the alignments."""
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def print_tables(groups: dict[str, Group]) -> None:
-    """The results of each family and of the recipes, and the losses past the training window."""
+    """Print the results of each group and of the recipes, and the losses past the training window."""
     for part in PARTS:
         print(f"\n### {part}\n\n{table(family(groups, part), part)}")
     recipes = [g for label, g in groups.items() if label.startswith("experiment=")]
@@ -84,7 +34,7 @@ def print_tables(groups: dict[str, Group]) -> None:
 
 
 def table(members: list[Group], part: str) -> str:
-    """Final losses seed by seed, and their difference to the default."""
+    """Return final losses seed by seed, and their difference to the default."""
     base = members[0]
     seeds = sorted({run.seed for group in members for run in group.runs})
     head = [
@@ -112,10 +62,10 @@ def table(members: list[Group], part: str) -> str:
 
 
 def seed_table(groups: dict[str, Group]) -> str:
-    """How much the final loss varies with the seed alone, pooled over all compositions."""
+    """Return the standard deviation between seeds, pooled over all compositions, in a sentence."""
     repeated = [g for g in with_default_budget(groups) if len(g.runs) > 1]
     if not repeated:
-        return "one seed each: nothing is known of their spread"
+        return "One seed each: the spread between seeds is unknown."
     freedom = sum(len(g.runs) - 1 for g in repeated)
     deviation = math.sqrt(sum((len(g.runs) - 1) * variance(g.losses) for g in repeated) / freedom)
     return (
@@ -126,6 +76,7 @@ def seed_table(groups: dict[str, Group]) -> str:
 
 
 def extrapolation_table(groups: dict[str, Group]) -> str:
+    """Return the mean loss in ranges of positions, up to far past the training window."""
     rows = [["option", *(f"positions {a}–{b - 1}" for a, b in BINS)], [":--"] + ["--:"] * len(BINS)]
     for group in extrapolation_groups(groups):
         losses = loss_by_position(group)

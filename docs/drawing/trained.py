@@ -186,8 +186,8 @@ def trained_attention(groups: dict[str, Group]) -> Figure:
     attention = model.blocks[layer].attention
     x = captured(model, [attention], tokens)[0]
     with torch.no_grad():
-        q, k, _ = attention.project(x, model.pos, torch.arange(len(LINE)))
-        weights = probe(attention, q, k, model.pos)
+        projected = attention.project(x, model.pos, torch.arange(len(LINE)))
+        weights = probe(attention, projected["q"], projected["k"], model.pos)
     figure, axes = plt.subplots(2, 2, figsize=(9, 8.6), sharex=True, sharey=True)
     names = ["¶" if c == "\n" else "␣" if c == " " else c for c in LINE]
     images = [show_weights(axis, weights[head].sqrt()) for head, axis in enumerate(axes.flat)]

@@ -28,7 +28,7 @@ from modgpt.model.attention.sparse import SparseAttention
 from modgpt.model.cost import cost_of, count_parameters
 from modgpt.model.gpt import GPT
 from modgpt.model.norm.scalenorm import ScaleNorm
-from modgpt.model.pos.alibi import AlibiPosition, alibi_slopes
+from modgpt.model.pos.alibi import AlibiPosition
 from modgpt.model.pos.base import Position
 from modgpt.model.pos.rope import RotaryPosition
 from modgpt.model.pos.sinusoidal import SinusoidalPosition
@@ -259,7 +259,8 @@ def alibi() -> Figure:
     pos = AlibiPosition(d_model=128, n_heads=4, block_size=64, init_std=0.02)
     bias = pos.score_bias(torch.tensor([63]), torch.arange(64))[:, 0].flip(-1)  # (H, distance)
     figure, (scores, factors) = plt.subplots(1, 2, figsize=(9, 3.2))
-    for head, slope in enumerate(alibi_slopes(4)):
+    for head in range(len(bias)):
+        slope = -bias[head, 1]
         scores.plot(bias[head], label=f"head {head + 1}: m = 1/{1 / slope:.0f}")
         factors.plot(bias[head].exp())
     scores.set(xlabel="distance i − j (tokens)", ylabel="bias of the score (nats)",

@@ -1,1 +1,1 @@
-"""Reading runs: statistics, tables, figures and the report."""
+"""Comparison of runs: statistics, tables, figures and the report."""

@@ -1,0 +1,1 @@
+"""Texts, tasks and tokenizers, and the batches made of them."""

@@ -1,1 +1,1 @@
-"""What a trained model is used for: generating text and evaluating by length."""
+"""Generation and evaluation with a trained model."""

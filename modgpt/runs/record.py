@@ -37,47 +37,47 @@ class RunRecord:
 
     __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=True)
 
-    status: Status
+    status: Status  # one of STATUSES
     choices: dict[str, str]  # the option of every group
     overrides: list[str]  # the command line that leads to the same run
-    seed: Count
-    format: int = FORMAT
+    seed: Count  # of initial weights, dropout and data order
+    format: int = FORMAT  # of this record
     reason: str | None = None  # why it is not finished
     # What came out.
-    final_val_loss: float | None = None
+    final_val_loss: float | None = None  # of the latest validation
     final_val_accuracy: float | None = None  # of tasks with answers
     final_step: Count | None = None  # the step of the final loss
-    best_val_loss: float | None = None
-    best_step: Count | None = None
+    best_val_loss: float | None = None  # the lowest of all validations
+    best_step: Count | None = None  # the step of the best loss
     # The model.
-    parameters: Count | None = None
+    parameters: Count | None = None  # all trainable numbers; a shared matrix counts once
     active_parameters: Count | None = None  # that one token uses
     match: str = "none"  # the quantity that was made equal to the default parts'
     matched_hidden: Count | None = None  # the ffn.hidden that makes it so
     match_reference: float | None = None  # that quantity of the default parts
     flops_per_token: float | None = None  # forward, at length block_size; training takes three times it
-    vocab_size: Count | None = None
+    vocab_size: Count | None = None  # V
     # The data.
-    corpus_sha256: str | None = None
-    tokens_per_character: float | None = None
-    tokens_seen: Count = 0
+    corpus_sha256: str | None = None  # of the text, or of a task's definition
+    tokens_per_character: float | None = None  # of the validation text; gives bits per character
+    tokens_seen: Count = 0  # tokens trained on, over all starts
     # The machine.
-    device: str | None = None
-    threads: Count | None = None
-    precision: str | None = None
-    compiled: bool | None = None
-    attention_backend: str | None = None
-    tokens_per_second: float | None = None
-    wall_seconds: float = 0.0
-    peak_memory_bytes: Count | None = None
+    device: str | None = None  # what it ran on
+    threads: Count | None = None  # CPU threads
+    precision: str | None = None  # what trainer.precision came to
+    compiled: bool | None = None  # whether the blocks were compiled
+    attention_backend: str | None = None  # kernel of the first batch: flash, efficient, cudnn, math
+    tokens_per_second: float | None = None  # of the last start, without validation and compiling
+    wall_seconds: float = 0.0  # from start to end over all starts, without imports
+    peak_memory_bytes: Count | None = None  # held at once: by tensors on CUDA, else by the process
     # How it came about.
-    init_from: str | None = None
+    init_from: str | None = None  # the run whose weights it began with
     source: str | None = None  # of an imported model
-    started_at: str | None = None
-    finished_at: str | None = None
-    resumed_at_steps: list[Count] = field(default_factory=list)
-    versions: dict[str, str] = field(default_factory=dict)
-    git_revision: str | None = None
+    started_at: str | None = None  # of the first start
+    finished_at: str | None = None  # of the last end
+    resumed_at_steps: list[Count] = field(default_factory=list)  # the step of each resume
+    versions: dict[str, str] = field(default_factory=dict)  # of Python and the main packages
+    git_revision: str | None = None  # of the code; -dirty where files differ from it
 
     @property
     def finished(self) -> bool:

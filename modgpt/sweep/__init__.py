@@ -1,1 +1,1 @@
-"""Many trainings: what came of them, compared."""
+"""Sweeps: many runs, planned, launched and resumed."""

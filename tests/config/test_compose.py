@@ -37,7 +37,7 @@ def test_parts_can_be_swapped_in_every_experiment(option: str) -> None:
     for group in ("attention", "ffn", "norm", "pos"):
         for part in options(group):
             cfg = compose([f"experiment={option}", f"{group}={part}"])
-            cfg.model.update(d_model=48, n_layers=1, n_heads=4, block_size=8)
+            cfg.model.update(d_model=64, n_layers=1, n_heads=4, block_size=8)
             model = modgpt.build_model(cfg, vocab_size=5)
             assert count_parameters(model) == model.cost(8).parameters > 0
 
