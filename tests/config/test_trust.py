@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from modgpt.config.trust import check_foreign, read_config
 from omegaconf import DictConfig, OmegaConf
 
 from modgpt.config.compose import compose
+from modgpt.config.trust import check_foreign, read_config
 from modgpt.errors import UserError
 
 SOURCE = "somewhere/config.yaml"

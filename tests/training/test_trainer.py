@@ -158,14 +158,14 @@ def test_a_partial_validation_is_a_partial_result(
 ) -> None:
     """600 characters in windows of 16: 37 whole ones and a rest, five batches of eight."""
     arguments = overrides("data.eval_batch_size=8", "trainer.max_steps=4", "logger=csv")
-    result = run([*arguments, "trainer.limit_val_batches=2", "run_name=partial"]).result
-    assert result["status"] == "partial"
-    assert result["reason"] == "validated on the first 2 of 6 batches: trainer.limit_val_batches=2"
+    result = run([*arguments, "trainer.limit_val_batches=2", "run_name=partial"]).record
+    assert result.status == "partial"
+    assert result.reason == "validated on the first 2 of 6 batches: trainer.limit_val_batches=2"
     folder = Path(arguments[3].split("=")[1]) / "partial"
     assert main([f"resume={folder}", "trainer.max_steps=8", "trainer.limit_val_batches=1.0"]) == 2
     assert "trainer.limit_val_batches was 2, not 1.0" in capsys.readouterr().err
-    whole = run([*arguments, "trainer.limit_val_batches=6"]).result
-    assert (whole["status"], whole["reason"]) == ("finished", None)
+    whole = run([*arguments, "trainer.limit_val_batches=6"]).record
+    assert (whole.status, whole.reason) == ("finished", None)
 
 
 @pytest.mark.parametrize(("limit", "used"), [(None, 6), (1.0, 6), (0.5, 3), (1, 1), (2, 2), (99, 6)])
@@ -191,8 +191,8 @@ def test_a_training_that_runs_out_of_time_is_partial_and_goes_on(
     assert 0 < step < 30 and math.isfinite(outcome.record.final_val_loss)
     assert outcome.record.status == "partial"
     assert outcome.record.reason == f"step {step} of trainer.max_steps=30: the time limit was reached"
-    resumed = run([f"resume={outcome.folder}", "trainer.max_time='00:01:00:00'"]).result
-    assert (resumed["status"], resumed["reason"], resumed["final_step"]) == ("finished", None, 30)
+    resumed = run([f"resume={outcome.folder}", "trainer.max_time='00:01:00:00'"]).record
+    assert (resumed.status, resumed.reason, resumed.final_step) == ("finished", None, 30)
 
 
 STOP_EARLY = (
