@@ -12,19 +12,22 @@ from torch import Tensor, nn
 
 from benchmarks.peers import SIZES, Size
 from benchmarks.rounds import Row, Turn, alternate
-from modgpt.model.attention import base
-from modgpt.model.attention.base import SCORES_AT_ONCE, by_products
-from modgpt.model.ffn.standard import StandardFeedForward
-from modgpt.model.ffn.swiglu import SwiGLUFeedForward
+from modgpt.kernels import attention_products
+from modgpt.model.ffn.base import DenseFeedForward
 from modgpt.model.norm.rmsnorm import RMSNorm
 from modgpt.model.pos.rope import RotaryPosition
+from modgpt.testing.build import class_of, options_of
+
+SCORES_AT_ONCE = attention_products.SCORES_AT_ONCE
 
 # Of each operation, the first is what the others are ratios to.
 OPERATIONS = {
     "norm": ("layer norm", "RMSNorm, PyTorch's", "RMSNorm"),
     "attention": ("products", "products of all sequences at once", "the fused kernel"),
     "rotation": ("none", "RoPE", "RoPE, elementwise"),
-    "ffn": ("standard", "swiglu"),
+    "ffn": tuple(
+        name for name, make in options_of("ffn").items() if issubclass(class_of(make), DenseFeedForward)
+    ),
 }
 
 
@@ -81,8 +84,8 @@ def attention(name: str, size: Size) -> tuple[Callable[[], Tensor], list[Tensor]
     at_once = SCORES_AT_ONCE if name == "products" else 2**62
 
     def call() -> Tensor:
-        base.SCORES_AT_ONCE = at_once
-        return by_products(q, k, v, None, None, 0.0, True)
+        attention_products.SCORES_AT_ONCE = at_once
+        return attention_products.scaled_dot_product_attention(q, k, v, is_causal=True)
 
     return call, [q, k, v]
 
@@ -92,7 +95,7 @@ def rotation(name: str, size: Size) -> tuple[Callable[[], Tensor], list[Tensor]]
     pos = RotaryPosition(**sizes, init_std=0.02)
     qk = torch.cat([heads(size), heads(size)], dim=1).detach().requires_grad_()
     positions = torch.arange(size.block_size)
-    matrices = pos.matrices(positions, size.d_model // size.n_heads, torch.float32)
+    matrices = pos.rotation.matrices(positions, size.d_model // size.n_heads, torch.float32)
     cos, sin = matrices.diagonal(dim1=1, dim2=2), matrices.sum(1)
     sin = sin - cos  # with the sign of its half
     calls: dict[str, Callable[[], Tensor]] = {
@@ -109,8 +112,7 @@ def elementwise(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def ffn(name: str, size: Size) -> tuple[Callable[[], Tensor], list[Tensor]]:
-    kinds = {"standard": StandardFeedForward, "swiglu": SwiGLUFeedForward}
-    module = kinds[name](d_model=size.d_model)
+    module = options_of("ffn")[name](d_model=size.d_model)
     x = torch.randn(size.batch_size, size.block_size, size.d_model, requires_grad=True)
     return lambda: module(x)[0], [x, *module.parameters()]
 

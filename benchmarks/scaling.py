@@ -14,9 +14,9 @@ from benchmarks.rounds import Row, Turn, alternate
 from benchmarks.training import sized
 from modgpt.config.build import build_model
 from modgpt.config.compose import compose
+from modgpt.testing.build import class_of, options_of
 from modgpt.training.hardware import best_precision
 
-ATTENTIONS = ("flash", "local_window", "sparse", "bigbird", "linear", "gated_delta")
 LENGTHS = (256, 2048, 8192)
 
 
@@ -27,7 +27,9 @@ def length(rounds: int) -> list[Row]:
         rounds: how often each has its turn, a step; memory is measured in a process of its own.
     """
     rows = []
-    for attention in ATTENTIONS:
+    for attention, make in options_of("attention").items():
+        if not isinstance(class_of(make), type):  # a pattern of other options
+            continue
         loops = {n: partial(loop_of, [f"attention={attention}"], long(n)) for n in LENGTHS}
         turns = {str(n): partial(turns_of, make, 1) for n, make in loops.items()}
         timed = {row["contestant"]: row for row in alternate(turns, rounds, str(LENGTHS[0]))}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import cycle
 from typing import Any
 
 import matplotlib
@@ -19,12 +20,8 @@ from modgpt.compare.figures import BASELINE, COLOURS
 from modgpt.config.build import build_model
 from modgpt.config.compose import compose
 from modgpt.model.attention.base import Attention
-from modgpt.model.attention.bigbird import BigBirdAttention
 from modgpt.model.attention.flash import FlashAttention
-from modgpt.model.attention.gated_delta import GatedDeltaAttention
 from modgpt.model.attention.linear import LinearAttention
-from modgpt.model.attention.local_window import LocalWindowAttention
-from modgpt.model.attention.sparse import SparseAttention
 from modgpt.model.cost import cost_of, count_parameters
 from modgpt.model.gpt import GPT
 from modgpt.model.norm.scalenorm import ScaleNorm
@@ -32,6 +29,7 @@ from modgpt.model.pos.alibi import AlibiPosition
 from modgpt.model.pos.base import Position
 from modgpt.model.pos.rope import RotaryPosition
 from modgpt.model.pos.sinusoidal import SinusoidalPosition
+from modgpt.testing.build import Make, class_of, options_of, with_knobs
 from modgpt.training.optimizers import adamw
 from modgpt.training.schedules import constant, cosine
 
@@ -45,19 +43,16 @@ def attention_patterns() -> Figure:
     none, alibi = Position(**sizes), AlibiPosition(**sizes)
     build: dict[str, Any] = {"d_model": 128, "n_heads": 4}
     panels: list[tuple[str, Attention, Position]] = [
-        ("flash", FlashAttention(**build), none),
-        ("local_window, W = 8", LocalWindowAttention(**build, window=8), none),
-        ("sparse, fixed", SparseAttention(**build, stride=6, summary=1), none),
-        ("sparse, strided", SparseAttention(**build, pattern="strided", stride=6), none),
-        ("bigbird, b = 2", BigBirdAttention(**build, block=2), none),
-        ("linear", LinearAttention(**build), none),
-        ("linear + alibi, head 1", LinearAttention(**build), alibi),
+        (title, make(**build), none) for title, make in by_structure().items()
     ]
-    figure, grid = plt.subplots(2, 4, figsize=(9, 5), sharex=True, sharey=True)
+    panels.append(("linear + alibi, head 1", LinearAttention(**build), alibi))
+    rows = math.ceil(len(panels) / 4)
+    figure, grid = plt.subplots(rows, 4, figsize=(9, 2.5 * rows), sharex=True, sharey=True)
     axes = grid.flatten()
     zeros = torch.zeros(1, 4, n_tokens, n_tokens)
     images = []
-    axes[-1].axis("off")
+    for axis in axes[len(panels) :]:
+        axis.axis("off")
     for axis, (title, attention, pos) in zip(axes, panels, strict=False):
         weights = probe(attention, zeros, zeros, pos)[0]
         images.append(show_weights(axis, weights / weights.amax(-1, keepdim=True)))
@@ -67,6 +62,23 @@ def attention_patterns() -> Figure:
     figure.supylabel("query position i")
     figure.colorbar(images[0], ax=axes, label="weight / largest in row", fraction=0.02, shrink=0.8)
     return figure
+
+
+def by_structure() -> dict[str, Make]:
+    """The attentions whose weights follow from positions alone, by a title; each kind of an option."""
+    found = {}
+    for option, make in options_of("attention").items():
+        part, kinds = class_of(make), set()
+        if not isinstance(part, type) or part.gates_definition is not Attention.gates_definition:
+            continue  # a pattern of other options, or weights that depend on x
+        for knobs in part.variants:
+            kind = ", ".join(value for value in knobs.values() if isinstance(value, str))
+            if kind not in kinds:
+                kinds.add(kind)
+                values = ", ".join(f"{k}={v}" for k, v in knobs.items() if not isinstance(v, str))
+                title = ", ".join(filter(None, (option, kind)))
+                found[f"{title}\n{values}" if values else title] = with_knobs(make, **knobs)
+    return found
 
 
 def probe(attention: Attention, q: Tensor, k: Tensor, pos: Position) -> Tensor:
@@ -90,18 +102,13 @@ def show_weights(axis: Axes, weights: Tensor) -> Any:
 
 def attention_cost() -> Figure:
     """FLOPs of mixing and size of the decoding state against length, as the modules declare them."""
-    options: dict[str, Attention] = {
-        "flash": FlashAttention(d_model=128, n_heads=4),
-        "flash, n_kv_heads=1": FlashAttention(d_model=128, n_heads=4, n_kv_heads=1),
-        "local_window, W = 32": LocalWindowAttention(d_model=128, n_heads=4),
-        "sparse, fixed, l = 16, c = 2": SparseAttention(d_model=128, n_heads=4),
-        "bigbird, b = 8": BigBirdAttention(d_model=128, n_heads=4),
-        "linear": LinearAttention(d_model=128, n_heads=4),
-        "gated_delta": GatedDeltaAttention(d_model=128, n_heads=4),
-    }
+    sizes = {"d_model": 128, "n_heads": 4}
+    makes = {n: make for n, make in options_of("attention").items() if isinstance(class_of(make), type)}
+    options: dict[str, Attention] = {name: make(**sizes) for name, make in makes.items()}
+    options["flash, n_kv_heads=1"] = FlashAttention(**sizes, n_kv_heads=1)
     lengths = [2**n for n in range(3, 15)]
     figure, (work, memory) = plt.subplots(1, 2, figsize=(9, 3.8))
-    for (name, attention), colour in zip(options.items(), (BASELINE, *COLOURS), strict=False):
+    for (name, attention), colour in zip(options.items(), cycle((BASELINE, *COLOURS)), strict=False):
         dashes = "--" if "kv" in name else "-"
         flops = [attention.mixing_flops(n) for n in lengths]
         work.loglog(lengths, flops, dashes, base=2, color=colour, label=name)

@@ -20,9 +20,15 @@ from modgpt.model.pos.rope import RotaryPosition
 Make = Callable[..., Any]
 
 
-@cache
 def options_of(group: str) -> dict[str, Make]:
     """The options of a config group, by name, each as its YAML makes it."""
+    from modgpt.config.search import config_dirs
+
+    return _options_of(group, config_dirs())
+
+
+@cache
+def _options_of(group: str, _: tuple[str, ...]) -> dict[str, Make]:
     from hydra.utils import instantiate
 
     from modgpt.config.compose import compose
@@ -88,18 +94,6 @@ def small_model(
     **sizes: Any,
 ) -> GPT:
     """A model of two layers with three heads, which is no power of two, and large weights."""
-    defaults: dict[str, Any] = {
-        "vocab_size": 11,
-        "d_model": 48,
-        "n_layers": 2,
-        "n_heads": 3,
-        "block_size": 32,
-    }
-    return GPT(
-        attention=attention,
-        ffn=ffn,
-        norm=norm,
-        pos=pos,
-        block=block,
-        **(defaults | {"dropout": 0.0, "init_std": 0.15} | sizes),
-    )
+    knobs: dict[str, Any] = {"vocab_size": 11, "d_model": 48, "n_layers": 2, "n_heads": 3}
+    knobs |= {"block_size": 32, "dropout": 0.0, "init_std": 0.15} | sizes
+    return GPT(attention=attention, ffn=ffn, norm=norm, pos=pos, block=block, **knobs)

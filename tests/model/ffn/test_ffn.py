@@ -60,8 +60,8 @@ def test_activations_are_their_definitions(name: str) -> None:
     a = torch.linspace(-8, 8, 101, dtype=torch.float64).requires_grad_()
     fast, slow = activations.activation_named(name)(a), getattr(activations, name)(a)
     assert_same(fast, slow, name)
-    gradients = [torch.autograd.grad(y.sum(), a)[0] for y in (fast, slow)]
-    assert_same(*gradients, f"gradient of {name}")
+    got, wanted = (torch.autograd.grad(y.sum(), a)[0] for y in (fast, slow))
+    assert_same(got, wanted, f"gradient of {name}")
 
 
 # --- initial weights and dropout ------------------------------------------------------------------
