@@ -22,7 +22,7 @@ from modgpt.model.gpt import GPT
 from modgpt.runs.files import replaced
 from modgpt.runs.folder import claim_folder
 from modgpt.runs.provenance import device_name, first_record, now, peak_memory
-from modgpt.runs.record import RecordFile, RunRecord
+from modgpt.runs.record import RecordFile, RunRecord, Status
 from modgpt.training.callbacks.measuring import (
     AttentionBackend,
     HyperParameters,
@@ -43,7 +43,7 @@ from modgpt.training.lit_module import DivergedError, LitGPT
 from modgpt.training.loggers import build_loggers
 from modgpt.training.prepare import prepare
 from modgpt.training.resume import Resumed, check_resumable, find_resumed, find_started
-from modgpt.training.trainer import build_trainer, partial_reason, validated_batches
+from modgpt.training.trainer import build_trainer, partial_reason
 
 # What TensorBoard's HParams compare runs by, besides the choices: the same in every run, for its columns
 # come from any one of them.
@@ -90,8 +90,6 @@ def train(job: Job, folder: Path | None = None, machine: Machine | None = None) 
     if cfg.compile:
         module.model.compile_blocks()
     essential = Essential(cfg, job.choices, module.model, data)
-    batches = len(data.val_dataloader())
-    validated_batches(cfg, batches)
     trainer = build_trainer(cfg, essential.callbacks)
     # All has been checked; from here on something is written.
     if folder is None:
@@ -117,7 +115,7 @@ def train(job: Job, folder: Path | None = None, machine: Machine | None = None) 
             tokens_seen=data.tokens_seen(),
         )
         raise
-    partial = partial_reason(cfg, trainer, batches)
+    partial = partial_reason(cfg, trainer, len(data.val_dataloader()))
     record.update(
         status="partial" if partial else "finished",
         reason=partial,
@@ -128,7 +126,7 @@ def train(job: Job, folder: Path | None = None, machine: Machine | None = None) 
     return Outcome(folder, record.record, module, data)
 
 
-def status_after(error: BaseException) -> str:
+def status_after(error: BaseException) -> Status:
     """The status of a run that ended with an error."""
     if isinstance(error, DivergedError):
         return "diverged"

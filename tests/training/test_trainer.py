@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +15,10 @@ from torch import Tensor
 
 from modgpt import compose
 from modgpt.commands.train import main
+from modgpt.config.saved import job_of
 from modgpt.errors import UserError
 from modgpt.training.lit_module import LitGPT
+from modgpt.training.loop import train
 from modgpt.training.trainer import FIXED, check_trainer, validated_batches
 from tests.training.test_loop import losses, run, weights
 
@@ -149,23 +150,19 @@ def test_the_trainer_s_clipping_reaches_the_gradients(overrides: Overrides) -> N
 # --- partial results ------------------------------------------------------------------------------
 
 
-def record(folder: Path) -> dict[str, object]:
-    return json.loads((folder / "result.json").read_text())
-
-
 def test_a_partial_validation_is_a_partial_result(
     overrides: Overrides, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """600 characters in windows of 16: 37 whole ones and a rest, five batches of eight."""
     arguments = overrides("data.eval_batch_size=8", "trainer.max_steps=4", "logger=csv")
-    result = run([*arguments, "trainer.limit_val_batches=2", "run_name=partial"]).result
-    assert result["status"] == "partial"
-    assert result["reason"] == "validated on the first 2 of 6 batches: trainer.limit_val_batches=2"
+    result = run([*arguments, "trainer.limit_val_batches=2", "run_name=partial"]).record
+    assert result.status == "partial"
+    assert result.reason == "validated on the first 2 of 6 batches: trainer.limit_val_batches=2"
     folder = Path(arguments[3].split("=")[1]) / "partial"
     assert main([f"resume={folder}", "trainer.max_steps=8", "trainer.limit_val_batches=1.0"]) == 2
     assert "trainer.limit_val_batches was 2, not 1.0" in capsys.readouterr().err
-    whole = run([*arguments, "trainer.limit_val_batches=6"]).result
-    assert (whole["status"], whole["reason"]) == ("finished", None)
+    whole = run([*arguments, "trainer.limit_val_batches=6"]).record
+    assert (whole.status, whole.reason) == ("finished", None)
 
 
 @pytest.mark.parametrize(("limit", "used"), [(None, 6), (1.0, 6), (0.5, 3), (1, 1), (2, 2), (99, 6)])
@@ -187,12 +184,12 @@ def test_a_training_that_runs_out_of_time_is_partial_and_goes_on(
     with monkeypatch.context() as patch:  # each look at the clock takes a second
         patch.setattr(Timer, "time_elapsed", lambda timer, stage=None: float(next(readings)))
         outcome = run(overrides(limit, "logger=csv", "run_name=timed"))
-    step = outcome.result["final_step"]
-    assert 0 < step < 30 and math.isfinite(outcome.result["final_val_loss"])
-    assert outcome.result["status"] == "partial"
-    assert outcome.result["reason"] == f"step {step} of trainer.max_steps=30: the time limit was reached"
-    resumed = run([f"resume={outcome.folder}", "trainer.max_time='00:01:00:00'"]).result
-    assert (resumed["status"], resumed["reason"], resumed["final_step"]) == ("finished", None, 30)
+    step = outcome.record.final_step
+    assert 0 < step < 30 and math.isfinite(outcome.record.final_val_loss)
+    assert outcome.record.status == "partial"
+    assert outcome.record.reason == f"step {step} of trainer.max_steps=30: the time limit was reached"
+    resumed = run([f"resume={outcome.folder}", "trainer.max_time='00:01:00:00'"]).record
+    assert (resumed.status, resumed.reason, resumed.final_step) == ("finished", None, 30)
 
 
 STOP_EARLY = (
@@ -207,10 +204,10 @@ def test_a_training_that_a_callback_ends_is_partial(
 ) -> None:
     more = [] if min_steps is None else [f"+trainer.min_steps={min_steps}"]
     outcome = run(overrides(*STOP_EARLY, "trainer.val_check_interval=5", "logger=csv", *more))
-    assert outcome.result["status"] == "partial" and outcome.result["final_step"] == stopped_at
+    assert outcome.record.status == "partial" and outcome.record.final_step == stopped_at
     reason = f"step {stopped_at} of trainer.max_steps=30: a callback ended the training"
-    assert outcome.result["reason"] == reason
-    assert outcome.result["tokens_seen"] == stopped_at * 8 * 16
+    assert outcome.record.reason == reason
+    assert outcome.record.tokens_seen == stopped_at * 8 * 16
 
 
 # --- callbacks and loggers ------------------------------------------------------------------------
@@ -241,13 +238,14 @@ def test_what_is_no_callback_is_refused(
 def test_any_logger_of_lightning_s_works(given: bool, overrides: Overrides, tmp_path: Path) -> None:
     """Also on a resume; it writes into the run's folder unless a folder is given."""
     mine = ["+logger.mine._target_=lightning.pytorch.loggers.CSVLogger"]
-    mine += [f"+logger.mine.save_dir={tmp_path / 'mine'}"] if given else []
+    place = f"logger.mine.save_dir={tmp_path / 'mine'}"
     arguments = ["trainer.max_steps=4", "trainer.log_every_n_steps=1", "run_name=logged"]
-    folder = run(overrides(*arguments, *mine)).folder
+    folder = run(overrides(*arguments, *mine, *([f"+{place}"] if given else []))).folder
     inside = (tmp_path / "mine" if given else folder) / "lightning_logs"
     assert "train/loss" in (inside / "version_0" / "metrics.csv").read_text()
     assert losses(folder, "train/loss"), "our own log as well"
-    run([f"resume={folder}", "trainer.max_steps=8"])
+    again = [place] if given else []  # a saved configuration sets no folders
+    train(job_of([f"resume={folder}", "trainer.max_steps=8", *again], trust=["lightning"]))
     assert "train/loss" in (inside / "version_1" / "metrics.csv").read_text()
 
 
@@ -257,4 +255,4 @@ def test_a_seed_beyond_32_bits_is_refused(
     assert main(overrides("seed=4294967296")) == 2
     assert "seed must lie between 0 and 4294967295, got 4294967296" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
-    assert run(overrides("seed=4294967295", "trainer.max_steps=4")).result["status"] == "finished"
+    assert run(overrides("seed=4294967295", "trainer.max_steps=4")).record.status == "finished"
