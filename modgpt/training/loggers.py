@@ -45,7 +45,7 @@ def build_loggers(nodes: DictConfig, folder: Path, resume_step: int | None) -> l
             continue
         taken, _ = parameters(get_object(node["_target_"]))
         offered = {"save_dir": str(folder), "resume_step": resume_step}
-        given = {key: value for key, value in offered.items() if key in taken and key not in node}
+        given = {key: value for key, value in offered.items() if key in taken and node.get(key) is None}
         with errors_of(f"logger.{name}"):
             loggers.append(instantiate(node, **given))
     return loggers

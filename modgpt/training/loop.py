@@ -46,7 +46,7 @@ from modgpt.training.lit_module import LitGPT
 from modgpt.training.loggers import build_loggers
 from modgpt.training.prepare import prepare
 from modgpt.training.resume import Resumed, check_resumable, find_resumed, find_started
-from modgpt.training.trainer import build_trainer, partial_reason, validated_batches
+from modgpt.training.trainer import build_trainer, partial_reason
 
 # What TensorBoard's HParams compare runs by, besides the choices: the same in every run, for its columns
 # come from any one of them.
@@ -96,8 +96,6 @@ def train(job: Job, session: Session | None = None, machine: Machine | None = No
     if cfg.compile:
         module.model.compile_blocks()
     essential = Essential(cfg, job.choices, module.model, data)
-    batches = len(data.val_dataloader())
-    validated_batches(cfg, batches)
     trainer = build_trainer(cfg, essential.callbacks, essential.files)
     # All has been checked; from here on something is written.
     folder = session.folder or session.claim(partial(claim_folder, cfg, job.choices))
@@ -119,7 +117,7 @@ def train(job: Job, session: Session | None = None, machine: Machine | None = No
         essential.attach(folder, record, session)
         attach(trainer, cfg, folder, resumed)
         fit(trainer, module, essential, resumed)
-        cut = partial_reason(cfg, trainer, batches)
+        cut = partial_reason(cfg, trainer, len(data.val_dataloader()))
         record.update(
             status="partial" if cut else "finished",
             reason=cut,

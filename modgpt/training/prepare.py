@@ -26,7 +26,7 @@ from modgpt.model.gpt import GPT
 from modgpt.runs.folder import load_run
 from modgpt.training.hardware import Machine, check_machine, machine_for
 from modgpt.training.lit_module import LitGPT
-from modgpt.training.trainer import check_trainer
+from modgpt.training.trainer import check_trainer, validated_batches
 
 LARGEST_SEED = 2**32 - 1
 AT_LEAST_ONE = (
@@ -124,6 +124,7 @@ def prepare(job: Job, machine: Machine | None = None, corpora: Corpora | None = 
     check_trainer(cfg)
     check_machine(machine)
     data = (corpora or Corpora()).of(cfg)
+    validated_batches(cfg, len(data.val_dataloader()))
     with open_dict(cfg):
         cfg.model.vocab_size = vocabulary(cfg, len(data.tokenizer))
     try:

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 
 from modgpt.config.compose import compose_job
-from modgpt.errors import UserError
 from modgpt.training.lit_module import LitGPT
 from modgpt.training.loop import Outcome, train
 from modgpt.training.schedules import cosine
@@ -132,7 +131,7 @@ def test_a_soft_cap_keeps_logits_within_it() -> None:
 
 @pytest.mark.parametrize("cap", [0, -1.0])
 def test_a_soft_cap_is_positive(cap: float) -> None:
-    with pytest.raises(UserError, match=f"model.logit_softcap must be positive, got {cap}"):
+    with pytest.raises(ValueError, match=f"model.logit_softcap must be positive, got {cap}"):
         small_model({}, logit_softcap=cap)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 from modgpt.training.loggers import RunCSVLogger, RunTensorBoardLogger
 
@@ -32,7 +34,11 @@ def test_csv_goes_on_where_the_run_is_resumed(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.csv"], "no hparams.yaml"
 
 
-def test_tensorboard_hides_what_was_logged_past_the_resume(tmp_path: Path) -> None:
+def test_tensorboard_hides_what_was_logged_past_the_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Files of one second and one process are read in the order of this counter, as text: 10 before 9.
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
     first = RunTensorBoardLogger(save_dir=str(tmp_path))
     for step in (10, 20, 30):
         first.log_metrics({"loss": float(step)}, step)

@@ -179,7 +179,7 @@ def test_a_resumed_run_ends_with_the_same_bits(
     for name, value in expected.items():
         assert torch.equal(value, got[name]), f"{name} differs"
     for key in ("final_val_loss", "final_step", "best_val_loss", "best_step", "tokens_seen"):
-        assert resumed.record[key] == straight.record[key], key
+        assert getattr(resumed.record, key) == getattr(straight.record, key), key
     assert resumed.record.resumed_at_steps == [step]
     for column in ("train/loss", "val/loss", "lr"):
         assert losses(folder, column) == losses(straight.folder, column), f"{column} in metrics.csv"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +15,10 @@ from torch import Tensor
 
 from modgpt import compose
 from modgpt.commands.train import main
+from modgpt.config.saved import job_of
 from modgpt.errors import UserError
 from modgpt.training.lit_module import LitGPT
+from modgpt.training.loop import train
 from modgpt.training.trainer import FIXED, check_trainer, validated_batches
 from tests.training.test_loop import losses, run, weights
 
@@ -149,10 +150,6 @@ def test_the_trainer_s_clipping_reaches_the_gradients(overrides: Overrides) -> N
 # --- partial results ------------------------------------------------------------------------------
 
 
-def record(folder: Path) -> dict[str, object]:
-    return json.loads((folder / "result.json").read_text())
-
-
 def test_a_partial_validation_is_a_partial_result(
     overrides: Overrides, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -241,13 +238,14 @@ def test_what_is_no_callback_is_refused(
 def test_any_logger_of_lightning_s_works(given: bool, overrides: Overrides, tmp_path: Path) -> None:
     """Also on a resume; it writes into the run's folder unless a folder is given."""
     mine = ["+logger.mine._target_=lightning.pytorch.loggers.CSVLogger"]
-    mine += [f"+logger.mine.save_dir={tmp_path / 'mine'}"] if given else []
+    place = f"logger.mine.save_dir={tmp_path / 'mine'}"
     arguments = ["trainer.max_steps=4", "trainer.log_every_n_steps=1", "run_name=logged"]
-    folder = run(overrides(*arguments, *mine)).folder
+    folder = run(overrides(*arguments, *mine, *([f"+{place}"] if given else []))).folder
     inside = (tmp_path / "mine" if given else folder) / "lightning_logs"
     assert "train/loss" in (inside / "version_0" / "metrics.csv").read_text()
     assert losses(folder, "train/loss"), "our own log as well"
-    run([f"resume={folder}", "trainer.max_steps=8"])
+    again = [place] if given else []  # a saved configuration sets no folders
+    train(job_of([f"resume={folder}", "trainer.max_steps=8", *again], trust=["lightning"]))
     assert "train/loss" in (inside / "version_1" / "metrics.csv").read_text()
 
 

@@ -121,7 +121,7 @@ def download(url: str = URL, seconds: float = DOWNLOAD_SECONDS) -> bytes:
                 known_hash=f"sha256:{SHA256}",
                 fname=FILE_NAME,
                 path=folder,
-                downloader=pooch.HTTPDownloader(timeout=seconds),
+                downloader=pooch.HTTPDownloader(timeout=seconds),  # pyright: ignore[reportArgumentType]
             )
         ).read_bytes()
 

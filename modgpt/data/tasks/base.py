@@ -1,4 +1,4 @@
-"""Made-up tasks as data: sequences that ask questions, each with one right answer."""
+"""Synthetic tasks as data: sequences that ask questions, each with one right answer."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ Draw = Callable[[np.random.Generator, int], Tensor]
 
 
 class TaskDataModule(DataModule):
-    """Sequences of a task: drawn anew for every training batch, always the same ones to validate on.
+    """Sequences of a task: new ones in every training batch, always the same ones to validate on.
 
     Batches are (2,B,T): what the model reads, and what it should answer where it is asked (elsewhere
-    `IGNORED`). Training batch n is a function of (seed, n) alone; the validation set is a function of
-    the task alone, so that runs with different seeds are measured on the same questions.
+    `IGNORED`). The training sequences are a function of the seed alone. The validation set is a function
+    of the task alone, so that runs with different seeds are measured on the same questions.
 
     Tokens print as characters: 0 is the task's `marker`, 1 … `vocabulary` are letters.
 
@@ -60,7 +60,7 @@ class TaskDataModule(DataModule):
 
     @abstractmethod
     def definition(self) -> dict[str, Any]:
-        """The task in plain values: where they are the same, losses and accuracies compare."""
+        """The task in plain values: losses and accuracies compare between equal definitions."""
 
     def load(self) -> Tokenizer:
         self.tokenizer = self.make_tokenizer(self.marker + letters(self.vocabulary))
@@ -82,7 +82,7 @@ class TaskDataModule(DataModule):
         return [batch[:, share["rank"] :: share["world_size"]] for batch in batches]
 
     def sample(self, model: GPT, prompt: str = "", **options: Any) -> str:
-        """The first validation sequence with what is wanted and what the model answers, line under line.
+        """The first validation sequence, with the right answers and those of the model below it.
 
         A continuation would show nothing: the model has learned to answer, not to write sequences.
         """
