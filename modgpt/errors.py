@@ -14,6 +14,19 @@ class UserError(ValueError):
         super().__init__(" ".join(message.split()))
 
 
+class TrainingError(RuntimeError):
+    """A training that has begun and failed; its one line says why. The exit code is 1.
+
+    Attributes:
+        status: of the run.
+    """
+
+    status = "failed"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean X?` when something known is close to `word`, else nothing."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

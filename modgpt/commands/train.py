@@ -25,7 +25,7 @@ from modgpt.config.overrides import check_overrides, parse
 from modgpt.config.saved import job_of
 from modgpt.config.search import CONFIG_DIR, add_config_dir
 from modgpt.config.trust import trust_package
-from modgpt.errors import UserError
+from modgpt.errors import TrainingError, UserError
 
 USER_ERROR = 2
 
@@ -196,24 +196,24 @@ def derived(ready: Any) -> dict[str, Any]:
 def run_job(job: Job) -> int:
     """Train one composed job and print its summary; the exit code."""
     # Only now: what is wrong with the composition has been told without waiting for torch.
-    from modgpt.training.callbacks.resuming import Interrupted
-    from modgpt.training.lit_module import DivergedError
+    from modgpt.runs.session import Interrupted, Session
+    from modgpt.training.distributed import is_leader
     from modgpt.training.loop import train
+    from modgpt.training.summary import print_summary
 
     if job.config.job_folder is not None:
         return run_job_of_sweep(job)
     try:
-        outcome = train(job)
+        with Session(is_leader()) as session:
+            outcome = train(job, session)
+            sample = outcome.data.sample(outcome.module.model, max_new_tokens=200, seed=job.config.seed)
+            print_summary(outcome.folder, outcome.record, sample)
     except Interrupted as stop:
-        print(f"{stop}; go on with: modgpt train resume={stop.folder}", file=sys.stderr)
+        print(stop.advice(), file=sys.stderr)
         sys.exit(128 + stop.signum)  # leaves a multirun too, and does not start its next job
-    except DivergedError as error:
+    except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    from modgpt.training.summary import print_summary
-
-    sample = outcome.data.sample(outcome.module.model, max_new_tokens=200, seed=job.config.seed)
-    print_summary(outcome.folder, outcome.record, sample)
     return 0
 
 

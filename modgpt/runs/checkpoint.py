@@ -1,10 +1,18 @@
-"""Checkpoints: written atomically, read without executing anything."""
+"""Checkpoints: written whole or not at all, with a digest, and read without executing anything.
+
+A checkpoint is the archive of `torch.save`, then `DIGEST`, then the archive's SHA-256 in hexadecimal.
+`torch.load` reads such a file as if the end were not there.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
@@ -12,45 +20,207 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from modgpt.errors import UserError
 from modgpt.runs.files import replaced
 
+DIGEST = b"modgpt sha256 "
+DIGEST_BYTES = len(DIGEST) + 64
+# What a run can go on from, the latest first.
+RESUMABLE = ("last", "previous", "best")
+
+log = logging.getLogger(__name__)
+
+
+class DamagedError(UserError):
+    """The bytes of a checkpoint are not those that were written."""
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint reading and writing, written beside and renamed, read as plain data."""
+    """Lightning's reading and writing of checkpoints, done by `write_checkpoint` and `read_checkpoint`.
+
+    A `last.ckpt` that this process has written or read stays as `previous.ckpt` when the next one takes
+    its place. So a run goes on if one of them is damaged.
+
+    Attributes:
+        check: called before and after a checkpoint is written, and before it takes its place.
+    """
+
+    def __init__(self) -> None:
+        self.check: Callable[[], None] = lambda: None
+        self.whole: set[Path] = set()
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
         path = Path(path)
+        self.check()
         path.parent.mkdir(parents=True, exist_ok=True)
         with replaced(path) as beside:
-            torch.save(checkpoint, beside)
+            write_checkpoint(checkpoint, beside)
+            self.check()  # writing may have taken long
+            if path.name == "last.ckpt" and path in self.whole:
+                keep_as(path, path.with_name("previous.ckpt"))
+        self.whole.add(path)
 
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        return read_checkpoint(Path(path))
+        content = read_checkpoint(Path(path))
+        self.whole.add(Path(path))
+        return content
+
+
+def write_checkpoint(content: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint with its digest.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    with path.open("wb") as file:
+        hashed = HashedFile(file)
+        torch.save(content, hashed)  # pyright: ignore[reportArgumentType]
+        if hashed.error is not None:
+            raise hashed.error
+        file.write(DIGEST + hashed.sha256.hexdigest().encode())
+
+
+class HashedFile:
+    """A file for `torch.save` to write to, which computes the digest of what is written.
+
+    Attributes:
+        error: what the first failed write raised. Torch would hide it in a message of its own.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.sha256 = hashlib.sha256()
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        data = memoryview(data).cast("B")
+        if self.error is None:
+            self.sha256.update(data)
+            try:
+                self.file.write(data)
+            except OSError as error:
+                self.error = error
+        return len(data)
+
+    def flush(self) -> None:
+        pass
+
+
+def keep_as(path: Path, other: Path) -> None:
+    """Give a file a second name, in place of what had it; `path` stays."""
+    beside = other.with_name(f".{other.name}.{os.getpid()}")
+    try:
+        os.link(path, beside)
+    except OSError:  # a file system without links: there the previous one is not kept
+        return
+    try:
+        beside.replace(other)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def check_digest(path: Path) -> None:
+    """Compare a checkpoint's bytes with the digest at its end.
+
+    Raises:
+        DamagedError: they differ, or there is no digest.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size - DIGEST_BYTES
+        sha256 = hashlib.sha256()
+        while file.tell() < size:
+            sha256.update(file.read(min(2**20, size - file.tell())))
+        end = file.read()
+    if size < 0 or not end.startswith(DIGEST):
+        raise UserError(f"refused {path}: it does not end with a digest, so it is cut off, damaged, or "
+                        "not a checkpoint of modgpt")  # fmt: skip
+    if end[len(DIGEST) :] != sha256.hexdigest().encode():
+        raise DamagedError(f"refused {path}: it is damaged (its SHA-256 is not the one at its end)")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a checkpoint: tensors and plain types, on the CPU.
 
     Raises:
-        UserError: no such file, not a checkpoint of this product, or one that holds anything else than
-            tensors and plain types and so could execute code.
+        UserError: no such file, a damaged one, not a checkpoint of this product, or one that holds
+            anything else than tensors and plain types and so could execute code.
     """
     try:
+        if not path.is_file():
+            raise UserError(f"no such checkpoint: {path}")
+        check_digest(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"no such checkpoint: {path}") from None
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except pickle.UnpicklingError as error:
         reason = str(error).split("\n")[0]
         raise UserError(
             f"refused {path}: a checkpoint holds tensors and plain types only ({reason})"
         ) from error
     except Exception as error:  # a file of another kind can break the reader in any way
-        raise UserError(f"{path} is no readable checkpoint ({type(error).__name__})") from error
-    if not isinstance(content, dict) or "modgpt" not in content or "state_dict" not in content:
-        raise UserError(f"{path} is not a checkpoint of modgpt")
+        raise UserError(f"{path} is not a readable checkpoint ({type(error).__name__})") from error
+    check_content(content, path)
     return content
+
+
+def check_content(content: Any, path: Path) -> None:
+    """Make sure that a checkpoint has the entries that this product reads, of the right types.
+
+    Raises:
+        UserError: names the first entry that is wrong.
+    """
+    expected = {"modgpt": dict, "state_dict": dict, "global_step": int}
+    if not isinstance(content, dict) or not content.keys() >= expected.keys():
+        raise UserError(f"{path} is not a checkpoint of modgpt")
+    inside = content["modgpt"]
+    values = {name: (content[name], kind) for name, kind in expected.items()}
+    if isinstance(inside, dict):
+        values |= {name: (inside.get(name), dict) for name in ("config", "tokenizer")}
+    for name, (value, kind) in values.items():
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise UserError(
+                f"{path}: {name} must be of type {kind.__name__}, not {type(value).__name__}"
+            )
+    if content["global_step"] < 0:
+        raise UserError(f"{path}: global_step must not be negative, got {content['global_step']}")
+    for name, weight in content["state_dict"].items():
+        if not isinstance(name, str) or not isinstance(weight, torch.Tensor):
+            raise UserError(f"{path}: state_dict[{name!r}] is not a tensor")
+
+
+def latest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The newest checkpoint of a run that is whole, and its content.
+
+    A damaged one is passed over, which a line tells.
+
+    Raises:
+        UserError: the run has none, or it holds something else than a checkpoint.
+    """
+    refused: list[str] = []
+    for name in RESUMABLE:
+        path = folder / "checkpoints" / f"{name}.ckpt"
+        if (name != "last" and not refused) or not path.exists():
+            continue
+        try:
+            content = read_checkpoint(path)
+        except DamagedError as error:
+            refused.append(str(error))
+            continue
+        if refused:
+            step = content["global_step"]
+            log.warning(f"{refused[0]}; going on from {path.name} at step {step}")
+        return path, content
+    reason = refused[0] if refused else f"{folder / 'checkpoints' / 'last.ckpt'} is missing"
+    raise UserError(f"{folder} has no checkpoint to go on from ({reason})")
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run has saved something to go on from."""
+    return (folder / "checkpoints" / "last.ckpt").exists()
 
 
 def model_weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -58,3 +228,16 @@ def model_weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
     prefix = "model."
     state = checkpoint["state_dict"]
     return {name.removeprefix(prefix): w for name, w in state.items() if name.startswith(prefix)}
+
+
+def load_weights(model: torch.nn.Module, checkpoint: dict[str, Any], path: Path) -> None:
+    """Give a model the weights of a checkpoint.
+
+    Raises:
+        UserError: they are those of another model.
+    """
+    try:
+        model.load_state_dict(model_weights(checkpoint))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split("\n")[1:2]).strip() or str(error)
+        raise UserError(f"{path} holds the weights of another model: {reason}") from error

@@ -26,7 +26,7 @@ from modgpt.data.tokenizers.base import Tokenizer
 from modgpt.data.tokenizers.saved import load_tokenizer
 from modgpt.errors import UserError
 from modgpt.model.gpt import GPT
-from modgpt.runs.checkpoint import model_weights, read_checkpoint
+from modgpt.runs.checkpoint import has_checkpoint, model_weights, read_checkpoint
 from modgpt.runs.record import RunRecord, read_record
 
 
@@ -58,10 +58,13 @@ def claim_folder(cfg: DictConfig, choices: dict[str, str]) -> Path:
         try:
             (parent / name).mkdir()
         except FileExistsError:
-            raise UserError(
-                f"{parent / name} exists: choose another run_name, or go on with it by "
-                f"resume={parent / name}"
-            ) from None
+            if has_checkpoint(parent / name):
+                what = f"go on with it by resume={parent / name}"
+            else:
+                what = "remove it: it has no checkpoint to go on from"
+            raise UserError(f"{parent / name} exists: choose another run_name, or {what}") from None
+        except OSError as error:
+            raise UserError(f"cannot make {parent / name}: {error.strerror}") from error
         return parent / name
     stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{label(choices)}-s{cfg.seed}"
     for suffix in ("", *(f"-{n}" for n in range(2, 1000))):  # others may start in the same second
@@ -69,6 +72,8 @@ def claim_folder(cfg: DictConfig, choices: dict[str, str]) -> Path:
             (parent / f"{stem}{suffix}").mkdir()
         except FileExistsError:
             continue
+        except OSError as error:
+            raise UserError(f"cannot make a folder in {parent}: {error.strerror}") from error
         return parent / f"{stem}{suffix}"
     raise UserError(f"{parent} has a thousand runs named {stem}")
 

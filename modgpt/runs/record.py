@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from math import isfinite
@@ -97,16 +98,24 @@ class RecordFile:
         folder: the run's.
         record: what is known at the beginning.
         write: keep the record without writing it, when False: of several processes one writes.
+        check: called before each writing; raises if this process no longer owns the folder.
     """
 
-    def __init__(self, folder: Path, record: RunRecord, write: bool = True) -> None:
-        self.folder, self.record, self.write = folder, record, write
+    def __init__(
+        self,
+        folder: Path,
+        record: RunRecord,
+        write: bool = True,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.folder, self.record, self.write, self.check = folder, record, write, check
         self.update()
 
     def update(self, **values: Any) -> None:
         """Set some fields and write all."""
         self.record = replace(self.record, **values)
         if self.write:
+            self.check()
             write_record(self.folder, self.record)
 
 
@@ -153,8 +162,8 @@ def _reader() -> TypeAdapter[RunRecord]:
 
 
 def status_of(folder: Path) -> str | None:
-    """The status in a folder's record; None where there is no readable one."""
+    """The status in a folder's record; None where there is none, `unreadable` where it is damaged."""
     try:
         return read_record(folder).status
     except UserError:
-        return None
+        return "unreadable" if (folder / "result.json").exists() else None

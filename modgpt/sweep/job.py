@@ -1,4 +1,4 @@
-"""One job of a sweep, wherever it runs: claim it, begin or go on, tell how it ended."""
+"""One job of a sweep, in whatever process: own its folder, begin or go on, report how it ended."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ import torchmetrics  # noqa: F401
 import modgpt.training.callbacks.sample
 import modgpt.training.loggers  # noqa: F401
 from modgpt.config.compose import Job
+from modgpt.errors import TrainingError, UserError
+from modgpt.runs.lease import LeaseLost
 from modgpt.runs.record import status_of
-from modgpt.sweep.lease import Lease
+from modgpt.runs.session import Held, Interrupted, Session
 from modgpt.sweep.settings import keep_settings, proposal
-from modgpt.training.callbacks.resuming import Interrupted
 from modgpt.training.loop import train
 
 # How a job ended, also the exit codes of a worker, for the sweep to read.
@@ -29,7 +30,7 @@ DONE, FAILED, INTERRUPTED, HELD, OUT_OF_MEMORY = 0, 1, 3, 4, 5
 
 
 def attempt(job: Job, folder: Path, *, log: bool) -> int:
-    """Train one job in its folder, unless somebody else does or has.
+    """Train one job in its folder, unless another process does or has.
 
     Args:
         job: as composed; threads and precision are those its sweep has decided.
@@ -37,31 +38,34 @@ def attempt(job: Job, folder: Path, *, log: bool) -> int:
         log: send what this process prints to the folder's `log.txt`, from here to the process's end.
 
     Returns:
-        DONE, FAILED, INTERRUPTED, HELD (by another process) or OUT_OF_MEMORY (of its device).
+        DONE, FAILED, HELD (by another process) or OUT_OF_MEMORY (of its device).
 
     Raises:
-        KeyboardInterrupt, SystemExit: before or after the training proper, in which signals are heeded
-            at the end of a step.
+        Interrupted: a signal stopped the job.
     """
-    lease = Lease(folder)
-    if not lease.acquire():
+    try:
+        with Session() as session:
+            session.take(folder)
+            if log:
+                redirect(folder / "log.txt")
+            if status_of(folder) != "finished":  # it may have been finished since it was planned
+                train(job, session, keep_settings(folder.parent, proposal(job.config)))
+        return DONE
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        raise
+    except (Held, LeaseLost) as error:
+        print(error, file=sys.stderr)
         return HELD
-    with lease:
-        if log:
-            redirect(folder / "log.txt")
-        try:
-            if status_of(folder) != "finished":  # by somebody else, since it was planned
-                train(job, folder, keep_settings(folder.parent, proposal(job.config)))
-            return DONE
-        except Interrupted as stop:
-            print(stop, file=sys.stderr)
-            return INTERRUPTED
-        except torch.OutOfMemoryError:
-            traceback.print_exc()
-            return OUT_OF_MEMORY
-        except Exception:
-            traceback.print_exc()
-            return FAILED
+    except (UserError, TrainingError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
+    except torch.OutOfMemoryError:
+        traceback.print_exc()
+        return OUT_OF_MEMORY
+    except Exception:
+        traceback.print_exc()
+        return FAILED
 
 
 def work(job: Job, folder: Path, device: int | None = None) -> NoReturn:
@@ -71,12 +75,15 @@ def work(job: Job, folder: Path, device: int | None = None) -> NoReturn:
         job, folder: as for `attempt`.
         device: number of the CUDA device to use, of several.
     """
-    # Ctrl-C reaches all processes of a terminal; the sweep passes it on as SIGTERM, once.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # These reach all processes of a terminal; the sweep passes them on as SIGTERM, once.
+    for signum in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible_device(device)
     try:
         code = attempt(job, folder, log=True)
+    except Interrupted:
+        code = INTERRUPTED
     except BaseException:
         traceback.print_exc()
         code = FAILED

@@ -30,7 +30,7 @@ class Ended:
     """How a sweep ended.
 
     Attributes:
-        code: exit code: 0, 1 if a job failed, 130 if interrupted.
+        code: exit code: 0, 1 if a job failed, 128 + n if signal n interrupted it.
         jobs: one per list of overrides; the same object twice where two are the same job.
         dry: nothing has run, because only the plan was asked for.
     """
@@ -79,7 +79,7 @@ def run_sweep(
     if engine.interrupted:
         still = f"{len(progress.elsewhere)} jobs go on by themselves; " if progress.elsewhere else ""
         console.print(f"interrupted; {still}{again} goes on with it", highlight=False, soft_wrap=True)
-        return Ended(130, planned)
+        return Ended(128 + engine.interrupted, planned)
     if progress.waiting:  # on a cluster
         many = f"{len(progress.waiting)} were stopped and not begun again"
         console.print(f"{many}; {again} goes on with them", highlight=False, soft_wrap=True)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from modgpt.errors import UserError
 from modgpt.runs.record import RunRecord, Status, read_record, write_record
+from modgpt.runs.session import SIGNALS
 from modgpt.sweep.plan import Planned
 
 
@@ -37,16 +40,21 @@ class Engine(Protocol):
     Attributes:
         n_jobs: jobs at once; None where the engine does not know.
         threads: CPU threads of each job; None for all that its machine gives it.
-        interrupted: whether the user has asked it to end.
+        interrupted: the signal that has asked it to end; None where there was none.
     """
 
     n_jobs: int | None
     threads: int | None
-    interrupted: bool
+    interrupted: int | None
 
     def run(self, jobs: Sequence[Planned], show: Callable[[Progress], None]) -> Progress:
         """Run the jobs in this order; tell `show` about once a second where they stand."""
         ...
+
+
+def answered() -> list[signal.Signals]:
+    """The signals that ask a sweep to end: not those that are ignored from outside, as by nohup."""
+    return [s for s in SIGNALS if signal.getsignal(s) is not signal.SIG_IGN]
 
 
 def latest(entry: Planned) -> RunRecord | None:
@@ -65,5 +73,6 @@ def record_ended(entry: Planned, status: Status, reason: str) -> None:
         overrides=entry.job.overrides,
         seed=entry.job.config.seed,
     )
-    entry.folder.mkdir(parents=True, exist_ok=True)
-    write_record(entry.folder, replace(record, status=status, reason=reason))
+    with suppress(OSError):  # the sweep goes on with its other jobs
+        entry.folder.mkdir(parents=True, exist_ok=True)
+        write_record(entry.folder, replace(record, status=status, reason=reason))

@@ -1,8 +1,7 @@
-"""A job in a process that a launcher of Hydra's has made; on a cluster, how it gets back into the queue.
+"""A job in a process of one of Hydra's launchers; on a cluster, how it gets back into the queue.
 
-Submitit requeues a job on SIGUSR2, which Slurm sends some time before the time limit, and passes over
-SIGTERM, with which Slurm preempts. Here both requeue; where the training is under way, it first comes to
-the end of its step and saves.
+Submitit requeues a job on SIGUSR2, which Slurm sends some time before the time limit. It ignores
+SIGTERM, by which Slurm preempts. Here both requeue. A training first finishes its step and saves.
 """
 
 from __future__ import annotations
@@ -15,19 +14,20 @@ from typing import Any
 
 from modgpt.config.compose import Job
 from modgpt.runs.record import status_of
-from modgpt.sweep.job import DONE, HELD, INTERRUPTED, attempt
+from modgpt.runs.session import Interrupted, Session
+from modgpt.sweep.job import DONE, HELD, attempt
 from modgpt.sweep.settings import keep_settings, proposal
 from modgpt.training.loop import train
 
 
 def attempt_queued(job: Job, folder: Path) -> int:
-    """`attempt` in whatever process this is.
+    """`attempt` in a process of submitit's, or in that of the sweep.
 
     Returns:
         Exit code: 0, or 1 if the job failed.
 
     Raises:
-        KeyboardInterrupt: the job was stopped, and with it its sweep, for they are one process.
+        Interrupted: the job was stopped, and its sweep too: they are one process.
         SystemExit: the job is back in the queue, or cancelled.
         submitit.core.utils.UncompletedJobError: it has met its time limit as often as it may.
     """
@@ -46,11 +46,12 @@ def attempt_queued(job: Job, folder: Path) -> int:
 
     if of_submitit:
         answer(back_to_queue)
-    code = attempt(job, folder, log=of_submitit)
-    if code == INTERRUPTED:
-        if not of_submitit:
-            raise KeyboardInterrupt
-        back_to_queue()
+    try:
+        code = attempt(job, folder, log=of_submitit)
+    except Interrupted:
+        if of_submitit:
+            back_to_queue()
+        raise
     return int(code not in (DONE, HELD))
 
 
@@ -62,7 +63,10 @@ def follow(job: Job, folder: Path) -> int:
     """
     if status_of(folder) != "finished":
         decided = job.config.trainer.precision != "auto"
-        train(job, folder, None if decided else keep_settings(folder.parent, proposal(job.config)))
+        machine = None if decided else keep_settings(folder.parent, proposal(job.config))
+        with Session(leader=False) as session:
+            session.take(folder)
+            train(job, session, machine)
     return 0
 
 

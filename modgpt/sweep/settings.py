@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from modgpt.errors import UserError
 from modgpt.runs.files import write_json
-from modgpt.sweep.lease import locked
+from modgpt.runs.lease import locked
 from modgpt.training.hardware import Machine, available_cores, best_compile, best_precision
 
 

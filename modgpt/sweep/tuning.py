@@ -54,8 +54,8 @@ def run_tuned(
         run_sweep(jobs, make_engine(len(jobs)))
         print(f"of these, each combination with its best of: {', '.join(candidates)}")
         return 0
-    if ended.code == 130:
-        return 130
+    if ended.code > 128:
+        return ended.code
     losses = losses_of(trials, ended)
     chosen = [choose(cell, {name: losses[cell, name] for name in candidates}) for cell in cells]
     config = compose_job(jobs[0]).config

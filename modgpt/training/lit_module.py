@@ -15,6 +15,7 @@ from torchmetrics import MeanMetric
 
 from modgpt.data.base import DataModule
 from modgpt.data.batch import IGNORED, inputs_and_targets
+from modgpt.errors import TrainingError
 from modgpt.model.gpt import GPT
 
 
@@ -164,8 +165,10 @@ class LitGPT(L.LightningModule):
         }
 
 
-class DivergedError(RuntimeError):
+class DivergedError(TrainingError):
     """A loss is infinite or not a number."""
+
+    status = "diverged"
 
     def __init__(self, name: str, loss: float, step: int) -> None:
         super().__init__(

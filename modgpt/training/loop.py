@@ -7,6 +7,7 @@ import shutil
 import time
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from modgpt.config.compose import Job
 from modgpt.data.base import DataModule
+from modgpt.errors import TrainingError
 from modgpt.model.cost import count_parameters
 from modgpt.model.gpt import GPT
 from modgpt.runs.files import replaced
 from modgpt.runs.folder import claim_folder
 from modgpt.runs.provenance import device_name, first_record, now, peak_memory
 from modgpt.runs.record import RecordFile, RunRecord
+from modgpt.runs.session import Session
 from modgpt.training.callbacks.measuring import (
     AttentionBackend,
     HyperParameters,
@@ -30,7 +33,6 @@ from modgpt.training.callbacks.measuring import (
     Validations,
 )
 from modgpt.training.callbacks.resuming import (
-    Interrupted,
     LastStep,
     LogBeforeSaving,
     RandomState,
@@ -39,7 +41,7 @@ from modgpt.training.callbacks.resuming import (
 )
 from modgpt.training.distributed import is_leader, tell_followers
 from modgpt.training.hardware import Machine
-from modgpt.training.lit_module import DivergedError, LitGPT
+from modgpt.training.lit_module import LitGPT
 from modgpt.training.loggers import build_loggers
 from modgpt.training.prepare import prepare
 from modgpt.training.resume import Resumed, check_resumable, find_resumed, find_started
@@ -51,8 +53,6 @@ COMPARED = (
     *("seed", "optimizer.lr", "model.d_model", "model.n_layers", "model.n_heads", "model.block_size"),
     *("data.batch_size", "trainer.max_steps"),
 )
-# What ends a training for which nothing is wrong with it: it can go on.
-STOPPED = (Interrupted, KeyboardInterrupt, SystemExit)
 
 
 @dataclass
@@ -65,22 +65,27 @@ class Outcome:
     data: DataModule
 
 
-def train(job: Job, folder: Path | None = None, machine: Machine | None = None) -> Outcome:
+def train(job: Job, session: Session | None = None, machine: Machine | None = None) -> Outcome:
     """Prepare everything, then train, validate and record.
 
     Args:
         job: what to train.
-        folder: the run's folder, where the caller has claimed it: what an earlier start left there is
-            gone on with. None for a new one, or the one that `resume` names.
+        session: where the caller has opened one. If it owns a folder, the training goes on with what an
+            earlier start left there; else the folder is a new one, or the one that `resume` names.
         machine: threads, precision and compiling, where a sweep has decided them.
 
     Raises:
         UserError: the job cannot be trained as asked; nothing has been written.
-        Interrupted: a signal stopped it; the folder can be resumed.
+        TrainingError: the training has failed, and says why.
+        Interrupted: a signal stopped it.
     """
+    if session is None:
+        with Session(is_leader()) as session:
+            return train(job, session, machine)
     started = time.perf_counter()
     quiet_lightning()
-    resumed = find_resumed(job.config) if folder is None else find_started(folder)
+    planned = session.folder  # by a sweep
+    resumed = find_resumed(job.config, session) if planned is None else find_started(planned)
     prepared = prepare(job, machine)
     cfg, data, module = prepared.config, prepared.data, prepared.module
     if resumed:
@@ -94,45 +99,37 @@ def train(job: Job, folder: Path | None = None, machine: Machine | None = None) 
     validated_batches(cfg, batches)
     trainer = build_trainer(cfg, essential.callbacks)
     # All has been checked; from here on something is written.
-    if folder is None:
-        folder = resumed.folder if resumed else claim_folder(cfg, job.choices)
-    record = RecordFile(folder, first_record(prepared, resumed), write=is_leader())
-    earlier = record.record.wall_seconds
-    try:
+    folder = session.folder or session.claim(partial(claim_folder, cfg, job.choices))
+    first = first_record(prepared, resumed)
+
+    def ending() -> dict[str, Any]:
+        return {
+            "wall_seconds": first.wall_seconds + time.perf_counter() - started,
+            "tokens_seen": data.tokens_seen(),
+        }
+
+    with session.recording(first, ending) as record:
         if is_leader():
             with replaced(folder / "config.yaml") as beside:
                 OmegaConf.save(cfg, beside)
             data.tokenizer.save(folder / "tokenizer.json")
             if trainer.world_size > 1:
                 tell_followers(job, prepared.machine, folder)
-        essential.attach(folder, record)
+        essential.attach(folder, record, session)
         attach(trainer, cfg, folder, resumed)
+        trainer.strategy.checkpoint_io.check = session.check  # pyright: ignore[reportAttributeAccessIssue]
         fit(trainer, module, essential, resumed)
-    except BaseException as error:
+        cut = partial_reason(cfg, trainer, batches)
         record.update(
-            status=status_after(error),
-            reason=f"{type(error).__name__}: {error}",
+            status="partial" if cut else "finished",
+            reason=cut,
             finished_at=now(),
-            wall_seconds=earlier + time.perf_counter() - started,
-            tokens_seen=data.tokens_seen(),
+            **ending(),
+            **essential.measured(trainer),
         )
-        raise
-    partial = partial_reason(cfg, trainer, batches)
-    record.update(
-        status="partial" if partial else "finished",
-        reason=partial,
-        finished_at=now(),
-        wall_seconds=earlier + time.perf_counter() - started,
-        **essential.measured(trainer),
-    )
+        if is_leader():
+            essential.last.checkpoint.with_name("previous.ckpt").unlink(missing_ok=True)
     return Outcome(folder, record.record, module, data)
-
-
-def status_after(error: BaseException) -> str:
-    """The status of a run that ended with an error."""
-    if isinstance(error, DivergedError):
-        return "diverged"
-    return "interrupted" if isinstance(error, STOPPED) else "failed"
 
 
 def quiet_lightning() -> None:
@@ -148,6 +145,7 @@ class Essential:
         self.stop, self.last = StopOnSignal(), LastStep()
         self.validations = Validations(cfg.trainer.val_check_interval)
         self.throughput, self.backend = Throughput(cfg.compile), AttentionBackend()
+        self.logs = LogBeforeSaving()
         self.data = data
         content = {
             "config": OmegaConf.to_container(cfg, resolve=True),
@@ -157,7 +155,7 @@ class Essential:
             RandomState(),
             self.last,
             self.throughput,
-            LogBeforeSaving(),
+            self.logs,
             self.backend,
             SelfContained(content),
             self.validations,
@@ -170,8 +168,10 @@ class Essential:
             self.stop,
         ]
 
-    def attach(self, folder: Path, record: RecordFile) -> None:
-        """Give them the run's folder and record, once there are any."""
+    def attach(self, folder: Path, record: RecordFile, session: Session) -> None:
+        """Give them the run's folder, record and session, once there are any."""
+        self.logs.check = session.check
+        self.stop.session = session
         self.stop.checkpoint = self.last.checkpoint = folder / "checkpoints" / "last.ckpt"
         self.validations.report = record.update
 
@@ -179,7 +179,6 @@ class Essential:
         """What is known once the training is over."""
         device = trainer.strategy.root_device
         return {
-            "tokens_seen": self.data.tokens_seen(),
             "tokens_per_second": self.throughput.tokens_per_second,
             "peak_memory_bytes": peak_memory(device),
             "device": device_name(device),
@@ -209,7 +208,17 @@ def fit(trainer: L.Trainer, module: LitGPT, essential: Essential, resumed: Resum
         warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
         # A resumed run goes on in its own folder: that there are checkpoints is the point.
         warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        except (OSError, TrainingError):
+            raise
+        except Exception as error:
+            if checkpoint is None or essential.stop.began:
+                raise
+            reason = str(error).strip().split("\n")[0]
+            raise TrainingError(
+                f"{checkpoint} cannot be gone on from: {type(error).__name__}: {reason}"
+            ) from error
         if essential.validations.losses.get("final_step") != trainer.global_step:
             # Killed between the last step and its validation: the resumed run has nothing to train.
             trainer.validate(module, datamodule=data, verbose=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,12 @@ from modgpt.config.keys import PARTS
 from modgpt.config.saved import differences
 from modgpt.config.trust import read_config
 from modgpt.errors import UserError
-from modgpt.runs.checkpoint import read_checkpoint
+from modgpt.runs.checkpoint import has_checkpoint, latest_checkpoint
 from modgpt.runs.record import RunRecord, read_record
+from modgpt.runs.session import Session
 from modgpt.training.distributed import is_leader
+
+log = logging.getLogger(__name__)
 
 # What a resumed run keeps besides its parts.
 KEPT = ("seed", "data.seed", "model.seed")
@@ -29,20 +33,21 @@ class Resumed:
     record: RunRecord
 
 
-def find_resumed(cfg: DictConfig) -> Resumed | None:
-    """What `resume` names, None where it names nothing.
+def find_resumed(cfg: DictConfig, session: Session) -> Resumed | None:
+    """What `resume` names, which the session then owns; None where it names nothing.
 
     Raises:
-        UserError: no run there, no checkpoint, or one that is already at the end of the budget.
+        UserError: no run there, another process works on it, no checkpoint, or one that is already at
+            the end of the budget.
     """
     if cfg.resume is None:
         return None
     folder = Path(cfg.resume)
+    read_record(folder)  # it is a run: so its folder may be owned
+    session.take(folder)
     record = read_record(folder)
-    checkpoint = folder / "checkpoints" / "last.ckpt"
-    if not checkpoint.exists():
-        raise UserError(f"{folder} has no checkpoint to go on from ({checkpoint} is missing)")
-    step = int(read_checkpoint(checkpoint)["global_step"])
+    checkpoint, content = latest_checkpoint(folder)
+    step = content["global_step"]
     ended = record.status in ("finished", "partial")
     if step > cfg.trainer.max_steps or (step == cfg.trainer.max_steps and ended):
         raise UserError(
@@ -55,15 +60,18 @@ def find_resumed(cfg: DictConfig) -> Resumed | None:
 def find_started(folder: Path) -> Resumed | None:
     """What an earlier start left in a job's folder; None for a new beginning.
 
-    A start that was killed before its first checkpoint leaves metrics that nothing goes on from: they
-    are removed.
+    What nothing can go on from is removed: the metrics of a start that was killed before its first
+    checkpoint, checkpoints that are all damaged or have no readable record beside them.
     """
-    checkpoint = folder / "checkpoints" / "last.ckpt"
-    if checkpoint.exists():
-        step = int(read_checkpoint(checkpoint)["global_step"])
-        return Resumed(folder, checkpoint, step, read_record(folder))
+    if has_checkpoint(folder):
+        try:
+            checkpoint, content = latest_checkpoint(folder)
+            return Resumed(folder, checkpoint, content["global_step"], read_record(folder))
+        except UserError as error:
+            log.warning(f"{error}; the job begins anew")
     if is_leader():
-        for file in (folder / "metrics.csv", *folder.glob("events.out.tfevents.*")):
+        left = ("metrics.csv", "events.out.tfevents.*", "checkpoints/*.ckpt")
+        for file in (file for pattern in left for file in folder.glob(pattern)):
             file.unlink(missing_ok=True)
     return None
 

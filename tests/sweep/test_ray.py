@@ -22,8 +22,8 @@ from lightning.pytorch.callbacks import Callback
 from hydra_plugins.modgpt_sweep import RayLauncher
 from modgpt.errors import UserError
 from modgpt.runs.checkpoint import model_weights, read_checkpoint
+from modgpt.runs.lease import alive, read
 from modgpt.sweep.job import status
-from modgpt.sweep.lease import alive, read
 from tests.sweep.script import finish, leases, records, start, sweep, tiny, wait_for
 
 pytestmark = pytest.mark.slow  # each sweep starts the real program, most of them Ray, too

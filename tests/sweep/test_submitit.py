@@ -10,11 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
 from modgpt.runs.checkpoint import model_weights, read_checkpoint
-from modgpt.sweep.lease import alive
 from modgpt.sweep.requeue import over
 from tests.sweep.script import finish, records, start, sweep, wait_for
 
@@ -28,6 +28,10 @@ SLURM = pytest.param(
 # What a sweep decides for its jobs, and where their records tell it.
 DECIDED = {"threads": "threads", "precision": "precision", "compile": "compiled"}
 LONG = ("threads=1", "trainer.max_steps=1500", "trainer.val_check_interval=500")
+
+
+def alive(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 def under_way(sweep: Path, previous: int = 0) -> dict[Path, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -113,7 +114,7 @@ def test_an_interrupted_sweep_still_owes_the_second_try(
     listed = jobs(tmp_path, {"a": [DONE], "b": [DONE], "c": [OUT_OF_MEMORY], "d": [DONE]})
 
     def interrupt(*_: Any, **__: Any) -> None:
-        engine.interrupted = True
+        engine.interrupted = signal.SIGINT
 
     if not at_once:
         monkeypatch.setattr(pool, "wait", interrupt)

@@ -30,7 +30,7 @@ from modgpt.commands.train import main
 from modgpt.config.saved import job_of
 from modgpt.config.search import options
 from modgpt.data.sources.files import read_text
-from modgpt.runs.checkpoint import model_weights, read_checkpoint
+from modgpt.runs.checkpoint import model_weights, read_checkpoint, write_checkpoint
 from modgpt.training.callbacks.resuming import Interrupted, StopOnSignal
 from modgpt.training.lit_module import LitGPT
 from modgpt.training.loop import Outcome, train
@@ -497,7 +497,7 @@ def test_a_checkpoint_that_wants_to_execute_code_is_refused(
 ) -> None:
     folder = run(overrides("trainer.max_steps=4")).folder
     evil = _Evil(f"touch {tmp_path / 'executed'}")
-    torch.save({"modgpt": {}, "state_dict": evil}, folder / "checkpoints" / "last.ckpt")
+    write_checkpoint({"modgpt": {}, "state_dict": evil}, folder / "checkpoints" / "last.ckpt")
     assert main([f"resume={folder}", "trainer.max_steps=8"]) == 2
     assert "refused" in capsys.readouterr().err
     assert not (tmp_path / "executed").exists()

@@ -17,7 +17,8 @@ from omegaconf import open_dict
 from modgpt.config.overrides import assignment
 from modgpt.errors import UserError
 from modgpt.runs.record import status_of
-from modgpt.sweep.lease import held
+from modgpt.runs.lease import held
+from modgpt.runs.session import Interrupted
 from modgpt.sweep.plan import Planned
 from modgpt.sweep.progress import Progress, Running, latest, record_ended
 
@@ -39,7 +40,7 @@ class HydraLauncher:
         self.name = str(self.launcher.config.hydra.runtime.choices["hydra/launcher"])
         self.submitit = self.name.startswith("submitit_")
         self.n_jobs = self.threads = None
-        self.interrupted = False
+        self.interrupted: int | None = None
 
     def run(self, jobs: Sequence[Planned], show: Callable[[Progress], None]) -> Progress:
         """Run the jobs; returns where they ended.
@@ -55,8 +56,10 @@ class HydraLauncher:
                 self.launch(jobs)
                 while any(held(entry.folder) for entry in jobs):  # by other sweeps' processes
                     time.sleep(POLL_SECONDS)
+        except Interrupted as stop:  # a job in this process
+            self.interrupted = stop.signum
         except (KeyboardInterrupt, SystemExit):
-            self.interrupted = True
+            self.interrupted = signal.SIGINT
         progress = watch.progress()
         if not self.interrupted:
             for entry in [e for e in progress.waiting if status_of(e.folder) != "interrupted"]:

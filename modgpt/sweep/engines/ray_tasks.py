@@ -36,10 +36,10 @@ from modgpt.errors import UserError
 from modgpt.runs.record import status_of
 from modgpt.sweep.engines.workers import GRACE_SECONDS
 from modgpt.sweep.job import DONE, FAILED, HELD, INTERRUPTED, OUT_OF_MEMORY, attempt
-from modgpt.sweep.lease import held
+from modgpt.runs.lease import held
+from modgpt.runs.session import Interrupted, leave_terminal
 from modgpt.sweep.plan import Planned
-from modgpt.sweep.progress import Progress, Running, latest, record_ended
-from modgpt.training.callbacks.resuming import Interrupted
+from modgpt.sweep.progress import Progress, Running, answered, latest, record_ended
 from modgpt.training.hardware import available_cores
 
 POLL_SECONDS = 1.0
@@ -113,7 +113,7 @@ class RayTasks:
         # Where there are GPUs, the precision is for a machine with one to decide, not for this one.
         self.n_jobs = None if has_gpus else min(slots, most)
         self.threads = None if has_gpus else cpus_per_job
-        self.interrupted = False
+        self.interrupted: int | None = None
         self.stopping: float | None = None
         self.cpus, self.timeout = cpus_per_job, timeout
         # A clone that is not installed is found there too.
@@ -140,7 +140,7 @@ class RayTasks:
             show: called once a second, and at the end.
         """
         progress = Progress(waiting=deque())
-        previous = {s: signal.signal(s, self.interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
+        previous = {s: signal.signal(s, self.interrupt) for s in answered()}
         try:
             for entry in jobs:
                 entry.folder.parent.mkdir(parents=True, exist_ok=True)  # for nodes to see or not to see
@@ -160,9 +160,11 @@ class RayTasks:
             for signum, handler in previous.items():
                 signal.signal(signum, handler)
 
-    def interrupt(self, *_: Any) -> None:
+    def interrupt(self, signum: int, _: Any) -> None:
         """Ask for an end: running jobs save and stop, none is begun."""
-        self.interrupted = True
+        if signum == signal.SIGHUP:
+            leave_terminal()
+        self.interrupted = signum
 
     def submit(self, task: Task) -> None:
         """Hand a job to Ray."""
@@ -349,8 +351,8 @@ def train_job(job: Job, folder: Path, cwd: Path, threads: int, timeout: float | 
         if not ended.wait(GRACE_SECONDS):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    # Ray cancels with SIGINT; SIGTERM comes when a node is shut down. While the model trains,
-    # StopOnSignal answers both.
+    # Ray cancels with SIGINT; SIGTERM comes when a node is shut down. While the job runs, its session
+    # answers both.
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, stop)
     ended, overdue = threading.Event(), threading.Event()

@@ -17,10 +17,11 @@ import torch
 
 from modgpt.errors import UserError
 from modgpt.runs.record import status_of
-from modgpt.sweep.job import DONE, HELD, OUT_OF_MEMORY, work
-from modgpt.sweep.lease import held
+from modgpt.sweep.job import DONE, HELD, INTERRUPTED, OUT_OF_MEMORY, work
+from modgpt.runs.lease import held
+from modgpt.runs.session import leave_terminal
 from modgpt.sweep.plan import Planned
-from modgpt.sweep.progress import Progress, Running, latest, record_ended
+from modgpt.sweep.progress import Progress, Running, answered, latest, record_ended
 from modgpt.training.hardware import available_cores
 
 POLL_SECONDS = 0.5
@@ -73,8 +74,12 @@ class Workers:
         self.timeout = timeout
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(["modgpt.sweep.job"])
-        forkserver.ensure_running()  # imports while the sweep is being planned
-        self.interrupted = False
+        # The server survives the end of its terminal, or it could not report how the jobs ended. It
+        # imports while the sweep is being planned.
+        hangup = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        forkserver.ensure_running()
+        signal.signal(signal.SIGHUP, hangup)
+        self.interrupted: int | None = None
         self.alone: deque[Planned] = deque()  # to run with a device for themselves
 
     def run(self, jobs: Sequence[Planned], show: Callable[[Progress], None]) -> Progress:
@@ -86,7 +91,7 @@ class Workers:
         """
         progress = Progress(waiting=deque(jobs))
         running: list[Worker] = []
-        previous = {s: signal.signal(s, self.interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
+        previous = {s: signal.signal(s, self.interrupt) for s in answered()}
         try:
             while running or (
                 (progress.waiting or self.alone or progress.elsewhere) and not self.interrupted
@@ -105,9 +110,11 @@ class Workers:
             for signum, handler in previous.items():
                 signal.signal(signum, handler)
 
-    def interrupt(self, *_: Any) -> None:
+    def interrupt(self, signum: int, _: Any) -> None:
         """Ask for an end: running jobs save and stop, none is begun."""
-        self.interrupted = True
+        if signum == signal.SIGHUP:
+            leave_terminal()
+        self.interrupted = signum
 
     def start(self, progress: Progress, running: list[Worker]) -> None:
         """Begin jobs while there is room; look again at those that another process holds."""
@@ -164,7 +171,7 @@ class Workers:
             progress.finished.append(entry)
         elif code == HELD:
             progress.elsewhere.append(entry)
-        elif self.interrupted and job.stopping is not None:
+        elif self.interrupted and (job.stopping is not None or code == INTERRUPTED):
             if status_of(entry.folder) == "failed":  # perhaps only for being stopped
                 record_ended(entry, "interrupted", self.reason(job, code))
             progress.waiting.append(entry)  # for the next start of the sweep

@@ -69,7 +69,7 @@ def search(
         make_engine: makes what runs the trials, for a number of them.
 
     Returns:
-        The exit code: 0, 1 if a trial has failed, 130 if interrupted.
+        The exit code: 0, 1 if a trial has failed, 128 + n if signal n interrupted it.
 
     Raises:
         UserError: a mistake in the space, or a space that is not the study's; nothing has been run.
@@ -104,7 +104,7 @@ def search(
             if ended.dry:
                 return 0
             told = [tell(study, *pair, console) for pair in zip(trials, ended.jobs, strict=True)]
-            if ended.code == 130 or not all(told):
+            if ended.code > 128 or not all(told):
                 return ended.code or 1  # what is open stays so, for the next start
             announce = False
         found = study.counted()

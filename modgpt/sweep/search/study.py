@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from modgpt.config.keys import command_keys
 from modgpt.config.overrides import parse
 from modgpt.errors import UserError
-from modgpt.sweep.lease import Lease, held, locked
+from modgpt.runs.lease import Lease, held, locked
 from modgpt.sweep.search.distributions import Space
 
 SAMPLERS = ("tpe", "random")
@@ -75,7 +75,7 @@ class Study:
             self.lease.release()
             shutil.rmtree(self.lease.folder, ignore_errors=True)
 
-    def lock(self) -> AbstractContextManager[None]:
+    def lock(self) -> AbstractContextManager[object]:
         return nullcontext() if self.dry else locked(self.sweep / ".lock")
 
     def folder_of(self, process: str) -> Path:

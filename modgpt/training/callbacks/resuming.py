@@ -1,8 +1,9 @@
-"""Callbacks every run has: they make it resumable from any step."""
+"""Callbacks that every run has: they make it resumable from any step."""
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+
+from modgpt.runs.session import Interrupted, Session, leave_terminal
 
 if TYPE_CHECKING:
     from modgpt.training.lit_module import LitGPT
@@ -54,56 +57,65 @@ class LogBeforeSaving(Callback):
     """Logs each step before a checkpoint of it can be written, and sends what is logged to the disk.
 
     So a run that is killed at any moment has logged every step that its last checkpoint counts as done.
-    A LightningModule's own hook comes after all callbacks', among them those that save.
+    The LightningModule's own hook would be too late: it comes after those of the callbacks that save.
+
+    Attributes:
+        check: called before anything is logged; raises if this process no longer owns the run's folder.
     """
 
+    def __init__(self) -> None:
+        self.check: Callable[[], None] = lambda: None
+
+    def check_owner(self, trainer: L.Trainer) -> None:
+        try:
+            self.check()
+        except BaseException:
+            trainer.loggers = []  # at the end they would write what they still hold
+            raise
+
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: LitGPT, *_: Any) -> None:
+        if pl_module.logs_now():
+            self.check_owner(trainer)
         pl_module.log_step()
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.check_owner(trainer)
 
     def on_save_checkpoint(self, trainer: L.Trainer, *_: Any) -> None:
         for logger in trainer.loggers:
             logger.save()
 
 
-class Interrupted(Exception):
-    """The run was asked to stop; what it has saved last can be resumed."""
-
-    def __init__(self, signum: int, folder: Path) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name}")
-        self.signum, self.folder = signum, folder
-
-
 class StopOnSignal(Callback):
-    """On Ctrl-C or SIGTERM: finish the step, save, stop. A second Ctrl-C stops at once.
+    """On a signal: finish the step, save, stop. A second Ctrl-C stops at once.
 
-    Likewise on SIGUSR2 where that is answered, by submitit: Slurm is about to end the job.
-
-    In the middle of a step weights and optimizer may disagree; between two steps nothing is lost.
+    The signals are those that the session answers outside the training: Ctrl-C, SIGTERM, SIGHUP, and
+    SIGUSR2 where submitit answers it. In the middle of a step weights and optimizer may disagree;
+    between two steps nothing is lost.
 
     Attributes:
         checkpoint: the file to save to, set once the run has a folder.
+        session: set likewise.
+        began: the training has begun, so its state is complete.
     """
 
     checkpoint: Path
+    session: Session
 
     def __init__(self) -> None:
+        self.began = self.told = False
         self.received: int | None = None
         self.previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        # Not earlier: Lightning would take our handlers for the original ones, and give those back.
-        signals = [signal.SIGINT, signal.SIGTERM]
-        if callable(signal.getsignal(signal.SIGUSR2)):
-            signals.append(signal.SIGUSR2)
-        for signum in signals:
-            if signal.getsignal(signum) is signal.SIG_IGN:
-                continue  # somebody else answers it: the sweep this job belongs to, or nohup
-            try:
-                self.previous[signum] = signal.signal(signum, self.note)
-            except ValueError:  # not in the main thread, which alone receives signals
-                return
+        # Not earlier: Lightning's own handler of SIGTERM would end the training without saving.
+        self.began = True
+        for signum in self.session.previous:
+            self.previous[signum] = signal.signal(signum, self.note)
 
     def note(self, signum: int, frame: FrameType | None) -> None:
+        if signum == signal.SIGHUP:
+            leave_terminal()
         if self.received is not None and signum == signal.SIGINT:
             raise Interrupted(signum, self.checkpoint.parent.parent)
         self.received = signum
@@ -125,10 +137,14 @@ class StopOnSignal(Callback):
     def stop_if(self, trainer: L.Trainer, asked: int | None) -> None:
         if asked is not None:
             trainer.save_checkpoint(self.checkpoint)
+            self.told = True
             raise Interrupted(asked, self.checkpoint.parent.parent)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self.restore()
+        if self.received is not None and not self.told:  # after the last step
+            self.told = True
+            raise Interrupted(self.received, self.checkpoint.parent.parent)
 
     def on_exception(self, *_: Any) -> None:
         self.restore()
