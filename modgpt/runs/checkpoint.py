@@ -134,7 +134,7 @@ def check_digest(path: Path) -> None:
             sha256.update(file.read(min(2**20, size - file.tell())))
         end = file.read()
     if size < 0 or not end.startswith(DIGEST):
-        raise UserError(f"refused {path}: it does not end with a digest, so it is cut off, damaged, or "
+        raise DamagedError(f"refused {path}: it does not end with a digest, so it is cut off, damaged, or "
                         "not a checkpoint of modgpt")  # fmt: skip
     if end[len(DIGEST) :] != sha256.hexdigest().encode():
         raise DamagedError(f"refused {path}: it is damaged (its SHA-256 is not the one at its end)")

@@ -18,7 +18,7 @@ from modgpt.errors import TrainingError, UserError
 from modgpt.runs.checkpoint import has_checkpoint
 from modgpt.runs.lease import Lease, LeaseLost, described, read
 from modgpt.runs.provenance import now
-from modgpt.runs.record import Record
+from modgpt.runs.record import Record, read_result
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # What ends a training for which nothing is wrong with it: it can go on.
@@ -51,6 +51,8 @@ class Interrupted(BaseException):
         """One line: what stopped the run, and how to go on."""
         if self.folder is None or not self.folder.exists():
             return f"{self}; nothing has been written"
+        if is_finished(self.folder):
+            return f"{self}; the run in {self.folder} is finished"
         if has_checkpoint(self.folder):
             return f"{self}; go on with: modgpt train resume={self.folder}"
         return f"{self} before its first checkpoint: start it again ({self.folder} can be removed)"
@@ -95,10 +97,10 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self.waiting = True
-        if self.lease is not None and self.folder is not None:
+        if self.lease is not None:
             self.lease.release()
-            if self.new and not (self.folder / "result.json").exists():
-                remove_empty(self.folder)
+        if self.folder is not None and self.new and not (self.folder / "result.json").exists():
+            remove_empty(self.folder)
         threading.excepthook = self.excepthook
         for signum, handler in self.previous.items():
             signal.signal(signum, handler)
@@ -214,6 +216,13 @@ class Session:
         if self.folder is not None and has_checkpoint(self.folder):
             return f"{what}; the last checkpoint is whole, go on with: modgpt train resume={self.folder}"
         return f"{what}; the run has no checkpoint yet, start it again ({self.folder} can be removed)"
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the record says that the run is finished."""
+    with suppress(UserError):
+        return read_result(folder).get("status") == "finished"
+    return False
 
 
 def remove_empty(folder: Path) -> None:
