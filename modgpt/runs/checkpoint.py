@@ -51,12 +51,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> None:
         path = Path(path)
         self.check()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replaced(path) as beside:
-            write_checkpoint(checkpoint, beside)
-            self.check()  # writing may have taken long
-            if path.name == "last.ckpt" and path in self.whole:
-                keep_as(path, path.with_name("previous.ckpt"))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replaced(path) as beside:
+                write_checkpoint(checkpoint, beside)
+                self.check()  # writing may have taken long
+                if path.name == "last.ckpt" and path in self.whole:
+                    keep_as(path, path.with_name("previous.ckpt"))
+        except OSError as error:
+            error.filename, error.filename2 = str(path), None
+            raise
         self.whole.add(path)
 
     def load_checkpoint(
@@ -134,8 +138,10 @@ def check_digest(path: Path) -> None:
             sha256.update(file.read(min(2**20, size - file.tell())))
         end = file.read()
     if size < 0 or not end.startswith(DIGEST):
-        raise DamagedError(f"refused {path}: it does not end with a digest, so it is cut off, damaged, or "
-                        "not a checkpoint of modgpt")  # fmt: skip
+        raise DamagedError(
+            f"refused {path}: it does not end with a digest, so it is cut off, damaged, or not a "
+            "checkpoint of modgpt"
+        )
     if end[len(DIGEST) :] != sha256.hexdigest().encode():
         raise DamagedError(f"refused {path}: it is damaged (its SHA-256 is not the one at its end)")
 

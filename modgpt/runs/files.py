@@ -1,13 +1,14 @@
-"""Writing files so that a reader, or a crash, never meets half of one."""
+"""Write files whole: no reader and no crash ever meets half of one."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,27 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace `path` by `value` as JSON."""
+    """Replace `path` by `value` as JSON.
+
+    On a full disk the new text goes into the blocks that the old one has, if it fits: a record can
+    still tell that the disk is full.
+    """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with replaced(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+    try:
+        with replaced(path) as beside:
+            beside.write_text(text, encoding="utf-8")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not overwritten(path, text.encode()):
+            error.filename = str(path)
+            raise
+
+
+def overwritten(path: Path, content: bytes) -> bool:
+    """Write into an existing file; returns whether its blocks had room for the content."""
+    with suppress(FileNotFoundError), path.open("rb+") as file:
+        if len(content) <= os.fstat(file.fileno()).st_blocks * 512:
+            file.write(content)
+            file.truncate()
+            os.fsync(file.fileno())
+            return True
+    return False
