@@ -18,7 +18,7 @@ from modgpt.errors import TrainingError, UserError
 from modgpt.runs.checkpoint import has_checkpoint
 from modgpt.runs.lease import Lease, LeaseLost, described, read
 from modgpt.runs.provenance import now
-from modgpt.runs.record import Record, read_result
+from modgpt.runs.record import RecordFile, RunRecord, status_of
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # What ends a training for which nothing is wrong with it: it can go on.
@@ -51,7 +51,7 @@ class Interrupted(BaseException):
         """One line: what stopped the run, and how to go on."""
         if self.folder is None or not self.folder.exists():
             return f"{self}; nothing has been written"
-        if is_finished(self.folder):
+        if status_of(self.folder) == "finished":
             return f"{self}; the run in {self.folder} is finished"
         if has_checkpoint(self.folder):
             return f"{self}; go on with: modgpt train resume={self.folder}"
@@ -166,9 +166,7 @@ class Session:
             self.lease.check()
 
     @contextmanager
-    def recording(
-        self, first: RunRecord, ending: Callable[[], dict[str, Any]]
-    ) -> Iterator[RecordFile]:
+    def recording(self, first: RunRecord, ending: Callable[[], dict[str, Any]]) -> Iterator[RecordFile]:
         """Keep the run's record; if the training stops or fails, its status says so.
 
         Args:
@@ -216,13 +214,6 @@ class Session:
         if self.folder is not None and has_checkpoint(self.folder):
             return f"{what}; the last checkpoint is whole, go on with: modgpt train resume={self.folder}"
         return f"{what}; the run has no checkpoint yet, start it again ({self.folder} can be removed)"
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether the record says that the run is finished."""
-    with suppress(UserError):
-        return read_result(folder).get("status") == "finished"
-    return False
 
 
 def remove_empty(folder: Path) -> None:

@@ -16,8 +16,8 @@ from omegaconf import open_dict
 
 from modgpt.config.overrides import assignment
 from modgpt.errors import UserError
-from modgpt.runs.record import status_of
 from modgpt.runs.lease import held
+from modgpt.runs.record import status_of
 from modgpt.runs.session import Interrupted
 from modgpt.sweep.plan import Planned
 from modgpt.sweep.progress import Progress, Running, latest, record_ended

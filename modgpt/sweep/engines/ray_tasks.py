@@ -33,11 +33,11 @@ from ray.exceptions import (
 import modgpt
 from modgpt.config.compose import Job
 from modgpt.errors import UserError
+from modgpt.runs.lease import held
 from modgpt.runs.record import status_of
+from modgpt.runs.session import Interrupted, leave_terminal
 from modgpt.sweep.engines.workers import GRACE_SECONDS
 from modgpt.sweep.job import DONE, FAILED, HELD, INTERRUPTED, OUT_OF_MEMORY, attempt
-from modgpt.runs.lease import held
-from modgpt.runs.session import Interrupted, leave_terminal
 from modgpt.sweep.plan import Planned
 from modgpt.sweep.progress import Progress, Running, answered, latest, record_ended
 from modgpt.training.hardware import available_cores

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from modgpt.errors import UserError
-from modgpt.runs.record import status_of
-from modgpt.sweep.job import DONE, HELD, INTERRUPTED, OUT_OF_MEMORY, work
 from modgpt.runs.lease import held
+from modgpt.runs.record import status_of
 from modgpt.runs.session import leave_terminal
+from modgpt.sweep.job import DONE, HELD, INTERRUPTED, OUT_OF_MEMORY, work
 from modgpt.sweep.plan import Planned
 from modgpt.sweep.progress import Progress, Running, answered, latest, record_ended
 from modgpt.training.hardware import available_cores
