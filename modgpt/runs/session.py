@@ -195,7 +195,7 @@ class Session:
             stopped = isinstance(error, (Interrupted, *STOPPED))
             with suppress(OSError, LeaseLost):  # the first error is the one to tell
                 record.update(
-                    status="interrupted" if stopped else "failed",
+                    status="interrupted" if stopped else getattr(error, "status", "failed"),
                     reason=f"{type(error).__name__}: {error}",
                     finished_at=now(),
                     **ending(),
