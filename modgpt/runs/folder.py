@@ -26,7 +26,7 @@ from modgpt.data.tokenizers.base import Tokenizer
 from modgpt.data.tokenizers.saved import load_tokenizer
 from modgpt.errors import UserError
 from modgpt.model.gpt import GPT
-from modgpt.runs.checkpoint import has_checkpoint, load_weights, model_weights, read_checkpoint
+from modgpt.runs.checkpoint import has_checkpoint, model_weights, read_checkpoint
 from modgpt.runs.record import RunRecord, read_record
 
 
@@ -72,6 +72,8 @@ def claim_folder(cfg: DictConfig, choices: dict[str, str]) -> Path:
             (parent / f"{stem}{suffix}").mkdir()
         except FileExistsError:
             continue
+        except OSError as error:
+            raise UserError(f"cannot make a folder in {parent}: {error.strerror}") from error
         return parent / f"{stem}{suffix}"
     raise UserError(f"{parent} has a thousand runs named {stem}")
 

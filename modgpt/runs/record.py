@@ -162,8 +162,8 @@ def _reader() -> TypeAdapter[RunRecord]:
 
 
 def status_of(folder: Path) -> str | None:
-    """The status in a folder's record; None where there is no readable one."""
+    """The status in a folder's record; None where there is none, `unreadable` where it is damaged."""
     try:
         return read_record(folder).status
     except UserError:
-        return None
+        return "unreadable" if (folder / "result.json").exists() else None

@@ -51,7 +51,7 @@ class Interrupted(BaseException):
         """One line: what stopped the run, and how to go on."""
         if self.folder is None or not self.folder.exists():
             return f"{self}; nothing has been written"
-        if is_finished(self.folder):
+        if status_of(self.folder) in ("finished", "partial"):
             return f"{self}; the run in {self.folder} is finished"
         if has_checkpoint(self.folder):
             return f"{self}; go on with: modgpt train resume={self.folder}"
@@ -66,7 +66,7 @@ class Session:
 
         with Session() as session:
             session.take(folder)
-            with session.recording(begun, ending) as record:
+            with session.recording(first_record, ending) as record:
                 ...  # train
                 record.update(status="finished")
 
@@ -166,11 +166,11 @@ class Session:
             self.lease.check()
 
     @contextmanager
-    def recording(self, begun: RunRecord, ending: Callable[[], dict[str, Any]]) -> Iterator[RecordFile]:
+    def recording(self, first: RunRecord, ending: Callable[[], dict[str, Any]]) -> Iterator[RecordFile]:
         """Keep the run's record; if the training stops or fails, its status says so.
 
         Args:
-            begun: what is known before the first step.
+            first: what is known before the first step.
             ending: what is known whenever the training ends.
 
         Raises:
@@ -179,7 +179,7 @@ class Session:
         """
         assert self.folder is not None
         try:
-            record = RecordFile(self.folder, begun, write=self.leader, check=self.check)
+            record = RecordFile(self.folder, first, write=self.leader, check=self.check)
         except OSError as error:
             raise UserError(f"cannot write to {self.folder}: {error.strerror or error}") from error
         # To be closed for the last record, should there be too many open files by then.
@@ -193,10 +193,9 @@ class Session:
             os.close(spare)
             spare = None
             stopped = isinstance(error, (Interrupted, *STOPPED))
-            failed = error.status if isinstance(error, TrainingError) else "failed"
             with suppress(OSError, LeaseLost):  # the first error is the one to tell
                 record.update(
-                    status="interrupted" if stopped else failed,
+                    status="interrupted" if stopped else getattr(error, "status", "failed"),
                     reason=f"{type(error).__name__}: {error}",
                     finished_at=now(),
                     **ending(),
@@ -215,11 +214,6 @@ class Session:
         if self.folder is not None and has_checkpoint(self.folder):
             return f"{what}; the last checkpoint is whole, go on with: modgpt train resume={self.folder}"
         return f"{what}; the run has no checkpoint yet, start it again ({self.folder} can be removed)"
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether the record says that the run is finished."""
-    return status_of(folder) in ("finished", "partial")
 
 
 def remove_empty(folder: Path) -> None:

@@ -49,9 +49,8 @@ def attempt_queued(job: Job, folder: Path) -> int:
     try:
         code = attempt(job, folder, log=of_submitit)
     except Interrupted:
-        if not of_submitit:
-            raise
-        back_to_queue()
+        if of_submitit:
+            back_to_queue()
         raise
     return int(code not in (DONE, HELD))
 

@@ -71,8 +71,8 @@ def train(job: Job, session: Session | None = None, machine: Machine | None = No
 
     Args:
         job: what to train.
-        session: where the caller has opened one. If it owns a folder, what an earlier start left there
-            is gone on with; else the folder is a new one, or the one that `resume` names.
+        session: where the caller has opened one. If it owns a folder, the training goes on with what an
+            earlier start left there; else the folder is a new one, or the one that `resume` names.
         machine: threads, precision and compiling, where a sweep has decided them.
 
     Raises:
@@ -99,15 +99,15 @@ def train(job: Job, session: Session | None = None, machine: Machine | None = No
     trainer = build_trainer(cfg, essential.callbacks, essential.files)
     # All has been checked; from here on something is written.
     folder = session.folder or session.claim(partial(claim_folder, cfg, job.choices))
-    begun = first_record(prepared, resumed)
+    first = first_record(prepared, resumed)
 
     def ending() -> dict[str, Any]:
         return {
-            "wall_seconds": begun.wall_seconds + time.perf_counter() - started,
+            "wall_seconds": first.wall_seconds + time.perf_counter() - started,
             "tokens_seen": data.tokens_seen(),
         }
 
-    with session.recording(begun, ending) as record:
+    with session.recording(first, ending) as record:
         if is_leader():
             with replaced(folder / "config.yaml") as beside:
                 OmegaConf.save(cfg, beside)

@@ -43,7 +43,7 @@ def find_resumed(cfg: DictConfig, session: Session) -> Resumed | None:
     if cfg.resume is None:
         return None
     folder = Path(cfg.resume)
-    read_record(folder)  # a run, before anything is written there
+    read_record(folder)  # it is a run: so its folder may be owned
     session.take(folder)
     record = read_record(folder)
     checkpoint, content = latest_checkpoint(folder)

@@ -17,6 +17,7 @@ import modgpt.training.summary
 from modgpt.commands.train import main
 from modgpt.runs.checkpoint import has_checkpoint
 from modgpt.runs.lease import Lease
+from modgpt.runs.record import RunRecord
 from modgpt.runs.session import Held, Interrupted, Session
 
 Overrides = Callable[..., list[str]]
@@ -168,11 +169,11 @@ def test_a_signal_waits_until_the_status_is_written(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
             return {"tokens_seen": 5}
 
-        with session.recording({"status": "running"}, ending):
+        with session.recording(RunRecord("running", {}, [], seed=1), ending):
             raise RuntimeError("broken")
-    assert record(tmp_path) == {"status": "failed", "tokens_seen": 5} | {
-        key: record(tmp_path)[key] for key in ("reason", "finished_at")
-    }
+    ended = record(tmp_path)
+    assert (ended["status"], ended["tokens_seen"]) == ("failed", 5)
+    assert ended["reason"] == "RuntimeError: broken"
 
 
 def test_two_resumes_of_one_run(

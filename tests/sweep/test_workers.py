@@ -13,8 +13,7 @@ import torch
 import modgpt.sweep.engines.workers as pool
 from modgpt.config.compose import compose_job
 from modgpt.errors import UserError
-from modgpt.runs.files import write_json
-from modgpt.runs.record import read_record
+from modgpt.runs.record import RunRecord, read_record, write_record
 from modgpt.sweep.engines.workers import Workers
 from modgpt.sweep.job import DONE, OUT_OF_MEMORY, visible_device
 from modgpt.sweep.plan import Planned
@@ -41,8 +40,8 @@ class Process:
     def join(self) -> None:
         Process.alive -= 1
         self.exitcode = Process.exitcodes[self.folder.name].pop(0)
-        reason = {"status": "failed", "reason": "OutOfMemoryError"} if self.exitcode else {}
-        write_json(self.folder / "result.json", {"status": "finished"} | reason)
+        status, reason = ("failed", "OutOfMemoryError") if self.exitcode else ("finished", None)
+        write_record(self.folder, RunRecord(status, {}, [], seed=1, reason=reason))
 
     def terminate(self) -> None:
         pass
