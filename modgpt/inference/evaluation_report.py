@@ -17,8 +17,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from modgpt.compare.effects import t_interval
-from modgpt.compare.figures import COLOURS, STYLE
+from modgpt.compare.noise import t_interval
+from modgpt.compare.style import COLOURS, STYLE
 from modgpt.inference.evaluation import Evaluation
 from modgpt.runs.files import replaced
 

@@ -88,7 +88,7 @@ def test_what_has_no_best_is_left_out(sweep: Path) -> None:
               overrides=["optimizer.lr=0.01"])  # fmt: skip
     results = best_of(load_results([sweep]), ["optimizer.lr"])
     assert len(results.finished) == 6
-    assert (results.table["status"] == "RUNNING").sum() == 1, "what has no loss stays in the list"
+    assert (results.table["status"] == "running").sum() == 1, "what has no loss stays in the list"
     cautions = describe(results, analyse(results)).cautions
     assert any("1 combination left out: with none of the values of optimizer.lr" in c for c in cautions)
 

@@ -59,10 +59,10 @@ def statuses(table: pd.DataFrame) -> dict[str, int]:
 def test_every_status_has_its_row(sweep: Path) -> None:
     results = load_results([sweep])
     assert statuses(results.table) == {
-        "FINISHED": 6, "FAILED": 2, "RUNNING": 1, "INTERRUPTED": 1, "SKIPPED": 1, "UNREADABLE": 1,
+        "finished": 6, "failed": 2, "running": 1, "interrupted": 1, "skipped": 1, "UNREADABLE": 1,
     }  # fmt: skip
     assert len(results.finished) == 6 and results.finished[LOSS].notna().all()
-    others = results.table[results.table["status"] != "FINISHED"]
+    others = results.table[results.table["status"] != "finished"]
     assert others[LOSS].isna().all()  # the latest loss of a running job is not a final one
     reasons = " ".join(others["reason"])
     assert "DivergedError" in reasons and "another position" in reasons and "finite" in reasons
@@ -218,7 +218,7 @@ def test_the_tables_hold_every_job_unharmed(sweep: Path, tmp_path: Path) -> None
     console = Console(record=True, width=100, file=open("/dev/null", "w"))  # noqa: SIM115
     compare([sweep], tmp_path / "out", console)
     table = pd.read_csv(tmp_path / "out" / "results.csv")
-    assert len(table) == 12 and statuses(table)["SKIPPED"] == 1
+    assert len(table) == 12 and statuses(table)["skipped"] == 1
     best = json.loads((sweep / table["run"][0] / "result.json").read_text())
     assert table[LOSS][0] == best[LOSS] and table["active_parameters"][0] == best["active_parameters"]
     text = (tmp_path / "out" / "results.md").read_text()

@@ -104,16 +104,16 @@ def test_the_data_of_the_plots_are_those_of_the_runs(sweep: Path, text: str) -> 
         record = json.loads((sweep / run["name"] / "result.json").read_text())
         assert run["loss"] == (record[LOSS] if record["status"] == "finished" else None)
         assert (run["load"] is not None) == (
-            run["choices"]["ffn"] == "moe" and run["status"] == "FINISHED"
+            run["choices"]["ffn"] == "moe" and run["status"] == "finished"
         )
-        if run["status"] == "FINISHED":
+        if run["status"] == "finished":
             assert run["per_step"] == 2048 and run["speed"] == record["tokens_per_second"]
             assert run["val"][0] == list(range(100, 701, 100))
             assert run["val"][1][-1] == pytest.approx(record[LOSS], abs=1e-4)
             assert run["costs"]["flops_per_token"] == record["flops_per_token"]
-    cells = {run["cell"] for run in data["runs"] if run["status"] == "FINISHED"}
+    cells = {run["cell"] for run in data["runs"] if run["status"] == "finished"}
     assert cells == set(range(9))
-    failed = next(run for run in data["runs"] if run["status"] == "FAILED")
+    failed = next(run for run in data["runs"] if run["status"] == "failed")
     assert failed["cell"] is None and failed["val"][0] and failed["speed"] == 14_000
     effects = {(e["factor"], e["option"]): e["difference"] for e in data["effects"]}
     assert effects["attention", "linear"] == pytest.approx(EFFECTS["attention", "linear"], abs=0.01)

@@ -9,8 +9,8 @@ from scipy import stats
 
 from modgpt.compare.sentences import describe
 from modgpt.compare.statistics import analyse
+from tests.compare.in_memory import SMALL, dropped, dummies, effect, lstsq, results_of
 from tests.compare.synthetic import DEFAULT, EFFECTS, OPTIONS, grid, losses, one_at_a_time
-from tests.sweep.in_memory import SMALL, dropped, dummies, effect, lstsq, results_of
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3])
@@ -114,7 +114,7 @@ def test_a_single_combination(seeds: list[int]) -> None:
 
 
 def test_no_finished_run() -> None:
-    results = results_of(losses(grid()), status="FAILED")
+    results = results_of(losses(grid()), status="failed")
     found = analyse(results)
     assert found.cells.empty and found.effects.empty and found.interactions.empty
     assert "nothing to compare" in describe(results, found).cautions[0]
