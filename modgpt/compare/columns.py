@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modgpt.config.compose import RUN_KEYS
+from modgpt.config.keys import KEYS, factor_keys
 
 # Statuses of a run, as in its record.
 FINISHED, RUNNING, INTERRUPTED = "finished", "running", "interrupted"
@@ -28,12 +28,24 @@ HIDDEN_NUMBERS = ("matched_hidden", "match_reference")
 # and what is derived; `latest_loss` is the loss of a run that has not finished.
 HIDDEN = ("path", "tokens_per_step", "latest_loss", *HIDDEN_TEXTS, *HIDDEN_NUMBERS)
 # Keys that decide how a run is watched, or which jobs exist, but not what the model learns.
-NOT_FACTORS = {
-    *("callbacks", "logger", "sweep", "sweep_name", "seed", "threads", "compile", "dry_run"),
-    *("retry_failed", "match", *RUN_KEYS),  # `match` has a column of its own
-}
+NOT_FACTORS = frozenset(KEYS) - factor_keys()
 # No group or key of a run may have the name of one of our own columns.
-OURS = {
-    *("run", "status", "reason", "budget", "cell", "n", "mean", "low", "high", "sd", "behind", "tie"),
-    *NUMBERS, *CONDITIONS, *HIDDEN,
-}  # fmt: skip
+OURS = frozenset(
+    (
+        *(
+            "run",
+            "status",
+            "reason",
+            "budget",
+            "cell",
+            "n",
+            "mean",
+            "low",
+            "high",
+            "sd",
+            "behind",
+            "tie",
+        ),
+        *(*NUMBERS, *CONDITIONS, *HIDDEN),
+    )
+) - frozenset(KEYS)

@@ -94,9 +94,7 @@ def assemble(
     not_factors = NOT_FACTORS | {key for tuning in tunings for key in tuning["keys"]}
     inside = table[~table["status"].isin(OUTSIDE_DESIGN)]
     factors = find_factors(inside, [name for name in (*groups, *keys) if name not in not_factors])
-    if inside["match"].notna().any():
-        table["match"] = table["match"].fillna("none")
-        factors += find_factors(table.loc[inside.index], ["match"])
+    factors += find_factors(inside, ["match"])
     factors += find_budgets(table, factors)
     return Results(table, factors, folders, tunings, problems)
 

@@ -20,7 +20,8 @@ def defaults(experiment: str | None = None) -> Recipe:
 
     Without an experiment, or with one that is not installed here, those of the default run.
     """
-    job = compose_job([f"experiment={experiment}"] if experiment in options("experiment") else [])
+    known = experiment in (*options("experiment"), *variants("experiment"))
+    job = compose_job([f"experiment={experiment}"] if known else [])
     values = OmegaConf.to_container(job.config, throw_on_missing=False)
     assert isinstance(values, dict)
     return {str(k): v for k, v in values.items()}, job.choices
@@ -47,12 +48,14 @@ def option_of(group: str, node: object) -> str:
     if not isinstance(node, dict):
         return "none"
     target = str(node.get("_target_", "default"))
-    return next((o for o in options(group) if target_of(group, o) == target), target.rpartition(".")[2])
+    known = (option for option in options(group) if target_of(group, option) == target)
+    return next(known, target.rpartition(".")[2])
 
 
 @cache
 def target_of(group: str, option: str) -> object:
-    return OmegaConf.select(OmegaConf.load(CONFIG_DIR / group / f"{option}.yaml"), "_target_")
+    """The class that an option of a group is made from."""
+    return option_node(group, option).get("_target_")
 
 
 def select(config: object, key: str) -> object:

@@ -1,10 +1,10 @@
-"""One run as a row of the table: what its record says, checked and typed."""
+"""One run as a row of the table, from its `result.json` and `config.yaml`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import isfinite, isnan
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +19,16 @@ from modgpt.compare.columns import (
     HIDDEN_TEXTS,
     LOSS,
     NUMBERS,
+    OURS,
 )
 from modgpt.compare.escaping import visible
-from modgpt.compare.recipes import defaults, value_at
-from modgpt.compare.record_checks import (
-    final_loss,
-    number,
-    overrides_of,
-    read_record,
-    record_choices,
-    split_override,
-    text,
-    whole,
-)
+from modgpt.compare.recipes import defaults, plain, value_at
+from modgpt.config.overrides import shortened
+from modgpt.config.trust import LARGEST_FILE, LARGEST_TREE, walk
 from modgpt.errors import UserError
+from modgpt.runs.record import RunRecord, read_record
 
-MOST_VALUES = 100_000  # in a config.yaml; ours have a few hundred
+LARGEST = 1e24  # more than the FLOPs or bytes of any training
 
 
 @dataclass(frozen=True)
@@ -57,7 +51,7 @@ class RunRow:
     reason: str
     choices: dict[str, str]
     given: dict[str, str]
-    seed: int | None
+    seed: int
     numbers: dict[str, float | None]
     conditions: dict[str, Any]
     config: dict[str, Any] | None = field(repr=False)
@@ -77,41 +71,75 @@ class RunRow:
 
 
 def read_run_row(folder: Path) -> RunRow:
-    """Read a run's `result.json` and `config.yaml`.
+    """Read a run.
 
     Raises:
         UserError: a file is damaged, or has a value that no run writes; the message names the value.
     """
+    if not (folder / "result.json").is_file():
+        raise UserError("result.json is not a file")
     record = read_record(folder)
-    choices = record_choices(record)
-    given = dict(split_override(text) for text in overrides_of(record))
-    numbers = {name: number(record, name) for name in NUMBERS if name != LOSS}
-    status, reason = record["status"], text(record, "reason") or ""
-    loss = final_loss(record)
-    if status == FINISHED and loss is None:
-        status, reason = FAILED, reason or "finished without a final loss"
-    elif status == FINISHED and isnan(loss or 0.0):
-        status, reason = DIVERGED, reason or "the final loss is not a finite number"
-    known = loss if loss is not None and isfinite(loss) else None
+    given = dict(map(split_override, record.overrides))
+    for name in (*record.choices, *given):
+        if name in OURS:
+            raise UserError(f"result.json: {name} is not a config group or key")
+    loss = number(record, LOSS)
+    status, reason = outcome(record, loss)
     texts = {name: text(record, name) for name in (*CONDITIONS, *HIDDEN_TEXTS) if name != "threads"}
-    texts["match"] = texts["match"] or given.get("match")
-    hidden = {name: number(record, name) for name in HIDDEN_NUMBERS}
+    others = {name: number(record, name) for name in (*NUMBERS, *HIDDEN_NUMBERS) if name != LOSS}
+    hidden = {name: others.pop(name) for name in HIDDEN_NUMBERS}
     return RunRow(
         path=folder,
         status=status,
         reason=reason,
-        choices=choices,
+        choices={visible(group): visible(option) for group, option in record.choices.items()},
         given=given,
-        seed=whole(record, "seed"),
+        seed=record.seed,
         # The latest loss of a run that goes on is not a final one.
-        numbers={LOSS: known if status == FINISHED else None} | numbers,
-        conditions=texts | hidden | {"threads": whole(record, "threads"), "latest_loss": known},
+        numbers={LOSS: loss if status == FINISHED else None} | others,
+        conditions=texts | hidden | {"threads": record.threads, "latest_loss": loss},
         config=read_config(folder),
     )
 
 
+def outcome(record: RunRecord, loss: float | None) -> tuple[str, str]:
+    """Status and reason; a run that finished without a finite loss did not finish."""
+    reason = visible(record.reason or "")
+    if record.status != FINISHED or loss is not None:
+        return record.status, reason
+    if record.final_val_loss is None:
+        return FAILED, reason or "finished without a final loss"
+    return DIVERGED, reason or "the final loss is not a finite number"
+
+
+def split_override(override: str) -> tuple[str, str]:
+    """Key and value of `+optimizer.lr=1e-3`; equal numbers have equal texts."""
+    key, _, value = override.partition("=")
+    return visible(key.lstrip("+~")), visible(plain(value))
+
+
+def number(record: RunRecord, name: str) -> float | None:
+    """A number of the record, None where it has none or one that is not finite.
+
+    Raises:
+        UserError: the number is impossible.
+    """
+    value = getattr(record, name)
+    if value is None or not isfinite(value):
+        return None
+    if not 0 <= value <= LARGEST:
+        raise UserError(f"result.json: {name}={value:g} is not a possible value")
+    return float(value)
+
+
+def text(record: RunRecord, name: str) -> str | None:
+    """A text of the record, None where it has none."""
+    value = getattr(record, name)
+    return None if value is None else visible(value)
+
+
 def read_config(folder: Path) -> dict[str, Any] | None:
-    """A run's `config.yaml`; None where there is none, as for a skipped job.
+    """A run's `config.yaml` as plain data, from which nothing is built; None where there is none.
 
     Raises:
         UserError: it is damaged.
@@ -121,30 +149,17 @@ def read_config(folder: Path) -> dict[str, Any] | None:
         return None
     if not path.is_file():
         raise UserError("config.yaml is not a file")
+    if path.stat().st_size > LARGEST_FILE:
+        raise UserError(f"config.yaml is larger than {LARGEST_FILE:,} bytes")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times as fast
     try:
         config = yaml.load(path.read_text(encoding="utf-8"), loader)
-        if not isinstance(config, dict):
-            raise UserError("config.yaml does not hold a mapping")
-        if values_in(config, MOST_VALUES) >= MOST_VALUES:
-            raise UserError("config.yaml is too large")
     except (OSError, ValueError, TypeError, yaml.YAMLError, RecursionError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"config.yaml cannot be read: {visible(error)}") from error
+        raise UserError(f"config.yaml cannot be read: {shortened(visible(error), 200)}") from error
+    if not isinstance(config, dict):
+        raise UserError("config.yaml does not hold a mapping")
+    # References in YAML let a small file describe a huge tree.
+    for count, _ in enumerate(walk(config, "", 0, "config.yaml")):
+        if count > LARGEST_TREE:
+            raise UserError(f"config.yaml holds more than {LARGEST_TREE:,} values")
     return config
-
-
-def values_in(tree: object, most: int) -> int:
-    """Number of values in a tree, counted no further than `most`.
-
-    YAML's references let a small file describe a huge tree.
-    """
-    if not isinstance(tree, dict | list):
-        return 1
-    count = 1
-    for child in tree.values() if isinstance(tree, dict) else tree:
-        count += values_in(child, most - count)
-        if count >= most:
-            break
-    return count

@@ -60,7 +60,7 @@ def match(results: Results) -> str:
     if rows.empty:
         return ""
     modes = sorted({str(m) for m in rows["match"].dropna()})
-    asked = f"Sizes: match={', '.join(modes)}." if modes else "Sizes: not matched."
+    asked = "Sizes: not matched." if modes in ([], ["none"]) else f"Sizes: match={', '.join(modes)}."
     spreads = []
     for column, name in (
         ("active_parameters", "active parameters"),

@@ -10,10 +10,13 @@ import itertools
 import json
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from modgpt.runs.record import RunRecord
 
 OPTIONS = {
     "attention": ("flash", "linear", "local_window"),
@@ -109,18 +112,26 @@ def write_run(
     while path.exists():
         path = path.with_name(f"{path.name}x")
     path.mkdir(parents=True)
-    (path / "result.json").write_text(json.dumps(record, indent=2), encoding="utf-8")
+    write_record(path, record)
     if curves:
         write_curves(path, choices, seed, 3.0 if loss is None else loss)
     return path
 
 
-def write_skipped(folder: Path, choices: Choices, seed: int, reason: str) -> Path:
-    """What a sweep leaves of a job whose parts do not fit together."""
+def write_skipped(
+    folder: Path, choices: Choices, seed: int, reason: str, overrides: Iterable[str] = ()
+) -> Path:
+    """The folder of a job that was skipped because its parts do not fit together."""
     path = write_run(folder, choices, seed, None)
     record = {"status": "skipped", "reason": reason, "choices": FIXED | dict(choices), "seed": seed}
-    (path / "result.json").write_text(json.dumps(record), encoding="utf-8")
+    write_record(path, record | {"overrides": list(overrides)})
     return path
+
+
+def write_record(path: Path, values: Mapping[str, Any]) -> None:
+    """A `result.json` with these values; also with losses that are not finite."""
+    record = asdict(RunRecord(**values))
+    (path / "result.json").write_text(json.dumps(record, indent=2), encoding="utf-8")
 
 
 def write_curves(path: Path, choices: Choices, seed: int, final: float) -> None:

@@ -143,7 +143,7 @@ def test_factors_that_go_together_are_not_told_apart() -> None:
     results = results_of(runs)
     found = analyse(results)
     assert found.effects["deviation"].isna().all()
-    assert any("Not separable" in caution for caution in describe(results, found).cautions)
+    assert any("cannot separate" in caution for caution in describe(results, found).cautions)
 
 
 def test_a_search_over_many_values_has_no_main_effect_but_tells_cells_apart() -> None:
