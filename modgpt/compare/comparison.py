@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,13 +51,13 @@ def compare(
     from modgpt.compare.results_files import write_csv, write_markdown
     from modgpt.compare.sentences import describe
     from modgpt.compare.statistics import analyse
-    from modgpt.compare.terminal import print_summary
+    from modgpt.compare.terminal import Terminal, print_summary
 
-    console = console or Console()
-    out = out or folders[0]
-    if out.exists() and not out.is_dir():
-        raise UserError(f"cannot write to {visible(out)}: it is a file; name a folder with --out")
+    console = console or Terminal()
     everything = load_results(folders)
+    out = out or next(folder for folder in folders if folder.is_dir())
+    if os.path.isfile(out):  # a name that is too long is refused below
+        raise UserError(f"cannot write to {visible(out)}: it is a file; name a folder with --out")
     curves = {path: read_curves(Path(path)) for path in everything.table["path"]}
     everything.problems.extend(
         Problem(Path(path), f"{found.problem}; the run counts, its curves are missing")

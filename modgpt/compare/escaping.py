@@ -14,7 +14,8 @@ import unicodedata
 DIRECTION = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 MARKDOWN = re.compile(r"([\\`*\[\]|!~$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.)", re.IGNORECASE)
-LINE_START = re.compile(r"^([#>+=-]|\d+(?=[.)]))")
+# What begins a heading, a quotation, a list or an underline when a line starts with it.
+LINE_START = re.compile(r"^([#>]|[-+=](?=\s|[-=]*$)|\d+(?=[.)](?:\s|$)))")
 
 
 def visible(text: object) -> str:

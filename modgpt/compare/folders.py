@@ -17,7 +17,7 @@ class Problem:
     """Something that the comparison leaves out: where it is, and why."""
 
     path: Path
-    reason: str
+    reason: str  # without control characters
 
     def __str__(self) -> str:
         return f"{visible(self.path)}: {self.reason}"
@@ -36,7 +36,7 @@ def find_runs(tops: Iterable[Path]) -> tuple[list[Path], list[Problem]]:
     problems: list[Problem] = []
     tops = list(tops)
     for top in tops:
-        if not top.exists():
+        if not os.path.exists(top):  # False, too, for a name that is too long
             raise UserError(f"{visible(top)} does not exist: name the folder of a sweep or of a run")
         found = list(runs_below(top, problems)) if top.is_dir() else []
         if not found:

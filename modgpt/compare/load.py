@@ -20,6 +20,7 @@ from modgpt.compare.columns import (
     NUMBERS,
     OUTSIDE_DESIGN,
 )
+from modgpt.compare.escaping import visible
 from modgpt.compare.factors import Factor, find_budgets, find_factors
 from modgpt.compare.folders import Problem, find_runs, names_of
 from modgpt.compare.recipes import select
@@ -73,7 +74,8 @@ def load_results(folders: Sequence[Path]) -> Results:
         try:
             runs.append(read_run_row(path))
         except UserError as error:
-            problems.append(Problem(path, str(error)))
+            # The path is named already.
+            problems.append(Problem(path, visible(error).removeprefix(f"{visible(path)}/")))
     if not runs:
         others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise UserError(f"no run can be read: {problems[0]}{others}")

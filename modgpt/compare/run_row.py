@@ -24,7 +24,7 @@ from modgpt.compare.columns import (
 from modgpt.compare.escaping import visible
 from modgpt.compare.recipes import defaults, plain, value_at
 from modgpt.config.overrides import shortened
-from modgpt.config.trust import LARGEST_FILE, LARGEST_TREE, walk
+from modgpt.config.trust import DEEPEST_TREE, LARGEST_FILE
 from modgpt.errors import UserError
 from modgpt.runs.record import RunRecord, read_record
 
@@ -153,13 +153,31 @@ def read_config(folder: Path) -> dict[str, Any] | None:
         raise UserError(f"config.yaml is larger than {LARGEST_FILE:,} bytes")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times as fast
     try:
-        config = yaml.load(path.read_text(encoding="utf-8"), loader)
+        text = path.read_text(encoding="utf-8")
+        check_structure(text, loader)
+        config = yaml.load(text, loader)
+    except UserError:
+        raise
     except (OSError, ValueError, TypeError, yaml.YAMLError, RecursionError) as error:
         raise UserError(f"config.yaml cannot be read: {shortened(visible(error), 200)}") from error
     if not isinstance(config, dict):
         raise UserError("config.yaml does not hold a mapping")
-    # References in YAML let a small file describe a huge tree.
-    for count, _ in enumerate(walk(config, "", 0, "config.yaml")):
-        if count > LARGEST_TREE:
-            raise UserError(f"config.yaml holds more than {LARGEST_TREE:,} values")
     return config
+
+
+def check_structure(text: str, loader: Any) -> None:
+    """Check a YAML text before it is loaded: no references, no deep nesting.
+
+    References let a small file describe a huge tree. The loader in C overflows its stack on deep trees.
+
+    Raises:
+        UserError: the text has one of them.
+    """
+    depth = 0
+    for event in yaml.parse(text, loader):
+        if isinstance(event, yaml.AliasEvent):
+            raise UserError("config.yaml has a reference, which no saved configuration has")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST_TREE:
+            raise UserError(f"config.yaml is nested deeper than {DEEPEST_TREE} levels")

@@ -81,7 +81,7 @@ def write_run(
     **values: Any,
 ) -> Path:
     """A run's folder; `values` replace those of the record."""
-    name = "-".join(choices[g] for g in OPTIONS)
+    name = folder_name("-".join(choices[g] for g in OPTIONS))
     given = [f"{g}={option}" for g, option in choices.items() if option != DEFAULT.get(g)]
     record = {
         "status": "finished",
@@ -116,6 +116,11 @@ def write_run(
     if curves:
         write_curves(path, choices, seed, 3.0 if loss is None else loss)
     return path
+
+
+def folder_name(text: str) -> str:
+    """The text with what no file name can hold replaced."""
+    return text.replace("/", "∕").replace("\0", "0").encode("utf-8", "replace").decode()
 
 
 def write_skipped(

@@ -15,8 +15,8 @@ from rich.console import Console
 
 from modgpt.compare.comparison import compare
 from modgpt.compare.curves import read_curves, thinned
-from modgpt.compare.recipes import plain
 from modgpt.compare.load import LOSS, load_results, tokens_per_step
+from modgpt.compare.recipes import plain
 from modgpt.compare.run_row import read_run_row
 from modgpt.compare.sentences import describe
 from modgpt.compare.statistics import analyse
@@ -296,8 +296,8 @@ def test_the_trials_of_a_search_are_told_apart_from_a_design(sweep: Path) -> Non
     ("digests", "text"),
     [
         ({("8", 1): "a", ("8", 2): "a", ("16", 1): "b", ("16", 2): "b"},
-         "Each model.block_size has its own data: compare losses within one model.block_size, not between "
-         "them."),
+         "Each model.block_size has its own data: compare losses within one model.block_size, not "
+         "between them."),
         ({("8", 1): "a", ("8", 2): "b", ("16", 1): "b", ("16", 2): "b"},
          "The runs were trained on different corpora: their losses cannot be compared."),
         ({("8", 1): "a", ("8", 2): "a", ("16", 1): "a", ("16", 2): "a"}, None),
