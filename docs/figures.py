@@ -39,7 +39,7 @@ from drawing.untrained import (
 from matplotlib.figure import Figure
 from PIL import Image
 
-from modgpt.compare.figures import STYLE
+from modgpt.compare.style import STYLE
 from modgpt.config.keys import PARTS
 
 FOLDER = Path(__file__).parent / "figures"

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from modgpt.compare.figures import BASELINE, COLOURS
+from modgpt.compare.style import BASELINE, COLOURS
 from modgpt.data.sources.shakespeare import prepare_shakespeare
 from modgpt.runs.folder import load_run
 

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from modgpt.compare.figures import BASELINE, COLOURS
+from modgpt.compare.style import BASELINE, COLOURS
 from modgpt.config.build import build_model
 from modgpt.config.compose import compose
 from modgpt.model.attention.base import Attention

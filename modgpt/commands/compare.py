@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -10,15 +11,19 @@ from modgpt.commands.flags import Parser
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """The command line of `modgpt compare`."""
     parser = Parser(
-        description="Turn the runs below some folders into results.csv, results.md and report.html."
+        prog="modgpt compare",
+        description="Compare the runs below folders; writes results.csv, results.md and report.html.",
     )
     parser.add_argument(
-        "folders", nargs="+", type=Path, metavar="FOLDER", help="of a sweep, or of a run"
+        "folders", nargs="+", type=Path, metavar="FOLDER", help="folder of a sweep or of a run"
     )
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: the first folder")
     parser.add_argument(
-        "--figures", choices=("png", "svg", "pdf"), help="also draw the figures, in this format"
+        "--out", type=Path, metavar="FOLDER", help="where to write (default: the first folder)"
+    )
+    parser.add_argument(
+        "--figures", choices=("png", "svg", "pdf"), help="also write the figures, in this format"
     )
     parser.add_argument(
         "--best", action="append", default=[], metavar="KEY",
@@ -28,16 +33,22 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
     arguments = parse_arguments(argv)
-    # Only now: --help and a wrong flag need not wait for the imports.
+    # Imported here: --help and a wrong flag need not wait for the packages.
     from modgpt.compare.comparison import compare
+    from modgpt.compare.escaping import visible
     from modgpt.errors import UserError
 
     try:
         compare(arguments.folders, arguments.out, figures=arguments.figures, best=arguments.best)
+        sys.stdout.flush()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {visible(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # The reader, such as `head`, has seen enough. Python would complain when it closes the output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

@@ -1,4 +1,4 @@
-"""A comparison in which every combination has hyperparameters of its own, chosen afterwards."""
+"""A comparison in which every combination has its own best value of some keys."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ from dataclasses import asdict, replace
 
 import pandas as pd
 
+from modgpt.compare.columns import FINISHED, LOSS, OUTSIDE_DESIGN
 from modgpt.compare.factors import is_numeric, natural
-from modgpt.compare.load import FINISHED, LOSS, Results
+from modgpt.compare.load import Results
 from modgpt.errors import UserError
 from modgpt.sweep.selection import choose
 
 
 def best_of(results: Results, keys: Sequence[str]) -> Results:
-    """Each combination with its best values of some keys alone, which are then no factors any more.
+    """The results with only the best value of some keys for each combination.
 
-    The best have the lowest mean final loss over the very seeds that are compared. What has finished
-    with other values is left out, and combinations that have not finished every seed with any.
+    The best value has the lowest mean final loss over the very seeds that are compared. Runs that
+    finished with other values are left out, and so are combinations that finished every seed with no
+    value.
+
+    The keys are no factors then.
 
     Args:
         results: of runs that differ in these keys.
@@ -30,12 +34,12 @@ def best_of(results: Results, keys: Sequence[str]) -> Results:
     for key in keys:
         if key not in names:
             differ = ", ".join(names) or "nothing but the seed"
-            raise UserError(f"--best {key}: the runs do not differ in that, but in {differ}")
+            raise UserError(f"--best {key}: the runs do not differ in this key; they differ in {differ}")
     others = [factor for factor in results.factors if factor.name not in keys]
     ordered = all(is_numeric(factor) for factor in results.factors if factor.name in keys)
-    readable = results.table[(results.table[list(keys)] != "").all(axis=1)]
+    design = results.table[~results.table["status"].isin(OUTSIDE_DESIGN)]
     kept, cells = results.table["status"] != FINISHED, []
-    for overrides, rows in combinations(readable, [factor.name for factor in others]):
+    for overrides, rows in combinations(design, [factor.name for factor in others]):
         seeds = rows["seed"].nunique(dropna=False)
         tried = {" ".join(choices): group for choices, group in combinations(rows, keys)}
         losses = {name: mean_loss(group, seeds) for name, group in tried.items()}
@@ -51,7 +55,7 @@ def best_of(results: Results, keys: Sequence[str]) -> Results:
 
 
 def combinations(table: pd.DataFrame, names: Sequence[str]) -> list[tuple[list[str], pd.DataFrame]]:
-    """The runs of every combination of some columns, with what makes it; numbers by their size."""
+    """Every combination of the values of some columns, with its runs; numbers are sorted by size."""
     if not names:
         return [([], table)]
     groups = table.groupby(list(names))
@@ -60,7 +64,7 @@ def combinations(table: pd.DataFrame, names: Sequence[str]) -> list[tuple[list[s
 
 
 def mean_loss(rows: pd.DataFrame, seeds: int) -> float | None:
-    """The mean final loss, None where fewer than so many seeds have finished."""
+    """The mean final loss; None where fewer than `seeds` seeds have finished."""
     finished = rows[rows["status"] == FINISHED]
     by_seed = finished.groupby("seed", dropna=False)[LOSS].mean()
     return float(by_seed.mean()) if len(by_seed) == seeds else None

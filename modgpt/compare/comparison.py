@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
 
+from modgpt.compare.escaping import visible
 from modgpt.errors import UserError
 
-NEEDED = ("pandas", "scipy", "statsmodels", "plotly", "jinja2", "matplotlib")
+NEEDED = ("pandas", "scipy", "statsmodels", "formulaic", "altair", "vl_convert", "jinja2", "matplotlib")
 
 
 def compare(
@@ -20,59 +22,73 @@ def compare(
     figures: str | None = None,
     best: Sequence[str] = (),
 ) -> Path:
-    """Write `results.csv`, `results.md` and `report.html`, and print the top of the table.
+    """Write `results.csv`, `results.md` and `report.html`, and print a summary.
 
     Args:
         folders: of sweeps or of single runs, searched downwards.
         out: where to write; None for the first of the folders.
         console: where to print; None for the standard output.
-        figures: also draw them, in this format: png, svg or pdf.
-        best: keys of which every combination is compared with its best value alone (`best_of`); the CSV
+        figures: also write the figures, in this format: png, svg or pdf.
+        best: keys of which every combination is compared with its best value only (`best_of`); the CSV
             has all runs.
 
     Returns:
         The report.
 
     Raises:
-        UserError: a package is missing, there is no run, `best` is not what they differ in, or `out`
-            cannot be written to.
+        UserError: a package is missing, there is no run, the runs do not differ in a key of `best`, or
+            `out` cannot be written to.
     """
     check_packages()
-    # Only now: training does not need these packages.
+    # Imported here: training does not need these packages.
     from modgpt.compare.best import best_of
+    from modgpt.compare.curves import read_curves
+    from modgpt.compare.figures.drawn import figures as draw
+    from modgpt.compare.figures.drawn import write_figures
+    from modgpt.compare.folders import Problem
     from modgpt.compare.load import load_results
     from modgpt.compare.report.page import write_report
+    from modgpt.compare.results_files import write_csv, write_markdown
     from modgpt.compare.sentences import describe
     from modgpt.compare.statistics import analyse
-    from modgpt.compare.tables import print_top, write_csv, write_markdown
+    from modgpt.compare.terminal import Terminal, print_summary
 
-    console = console or Console()
+    console = console or Terminal()
     everything = load_results(folders)
+    out = out or next(folder for folder in folders if folder.is_dir())
+    if os.path.isfile(out):  # a name that is too long is refused below
+        raise UserError(f"cannot write to {visible(out)}: it is a file; name a folder with --out")
+    curves = {path: read_curves(Path(path)) for path in everything.table["path"]}
+    everything.problems.extend(
+        Problem(Path(path), f"{found.problem}; the run counts, its curves are missing")
+        for path, found in curves.items()
+        if found.problem
+    )
     results = best_of(everything, best) if best else everything
     statistics = analyse(results)
     words = describe(results, statistics)
-    out = out or folders[0]
+    drawn = draw(results, statistics, curves)
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_csv(everything, out / "results.csv")
         write_markdown(results, statistics, words, out / "results.md")
-        write_report(results, statistics, words, out / "report.html")
+        write_report(results, statistics, words, curves, drawn, out / "report.html")
         if figures is not None:
-            from modgpt.compare.figures import write_figures
-
-            write_figures(results, statistics, out, figures)
+            write_figures(drawn, out, figures)
     except OSError as error:
-        raise UserError(f"cannot write to {out}: {error.strerror}") from error
-    print_top(console, results, statistics, words)
-    console.print(f"{out / 'report.html'}", style="dim", highlight=False, soft_wrap=True)
+        raise UserError(f"cannot write to {visible(out)}: {error.strerror}") from error
+    print_summary(console, results, statistics, words)
+    console.print(
+        visible(out / "report.html"), style="dim", markup=False, highlight=False, soft_wrap=True
+    )
     return out / "report.html"
 
 
 def check_packages() -> None:
-    """Refuse to begin without the packages of the extra `report`.
+    """Check that the packages of the extra `report` are installed.
 
     Raises:
-        UserError: one is missing; with the command that installs them.
+        UserError: a package is missing; the message has the command that installs it.
     """
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:

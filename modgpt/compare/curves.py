@@ -1,15 +1,18 @@
-"""What a run logged on its way: losses and expert load against steps."""
+"""The curves that a run logged: losses and expert load against steps."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 
+from modgpt.compare.escaping import visible
 from modgpt.compare.factors import natural
 
 LOAD = "expert_load/"
+MOST_STEPS = 10**15  # a step beyond this is a damaged number
 Points = list[tuple[int, float]]
 
 
@@ -20,56 +23,72 @@ class Curves:
     Attributes:
         val: full-validation loss.
         train: loss of single training batches.
-        load: per expert, in the experts' order, its share of the tokens.
+        load: share of the tokens of each expert, in the order of the experts.
         tokens_per_second: of single logging intervals.
+        problem: why the file could not be read; None if all is well.
     """
 
     val: Points = field(default_factory=list)
     train: Points = field(default_factory=list)
     load: dict[str, Points] = field(default_factory=dict)
     tokens_per_second: Points = field(default_factory=list)
+    problem: str | None = None
 
 
 def read_curves(folder: Path) -> Curves:
-    """The curves in a run's `metrics.csv`; empty where nothing was logged.
+    """The curves in a run's `metrics.csv`; empty if nothing was logged.
 
-    A row that a running job has written only half of is left out.
+    A row that a running job has written only half of is left out. A step that was logged twice, before
+    and after a resume, counts as logged last.
     """
-    curves = Curves()
+    path = folder / "metrics.csv"
+    if not path.exists():
+        return Curves()
+    if not path.is_file():
+        return Curves(problem="metrics.csv is not a file")
     try:
-        file = (folder / "metrics.csv").open(newline="", encoding="utf-8")
-    except OSError:
-        return curves
-    with file:
-        rows = csv.reader(file)
-        header = next(rows, [])
-        if "step" not in header:
-            return curves
-        experts = sorted((h.removeprefix(LOAD) for h in header if h.startswith(LOAD)), key=natural)
-        curves.load.update({expert: [] for expert in experts})
-        targets = {
-            "val/loss": curves.val,
-            "train/loss": curves.train,
-            "tokens_per_second": curves.tokens_per_second,
-        } | {LOAD + expert: points for expert, points in curves.load.items()}
-        wanted = [(i, targets[name]) for i, name in enumerate(header) if name in targets]
-        at = header.index("step")
-        for row in rows:
-            if len(row) != len(header):
-                continue
-            try:
-                step = int(row[at])
-                values = [(points, float(row[i])) for i, points in wanted if row[i]]
-            except ValueError:
-                continue
-            for points, value in values:
-                if isfinite(value):
-                    points.append((step, value))
-    return curves
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = csv.reader(file)
+            header = next(rows, [])
+            if "step" not in header:
+                return Curves(problem="metrics.csv has no column step" if header else None)
+            return curves_of(header, rows)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        return Curves(problem=f"metrics.csv cannot be read: {visible(error)}")
+
+
+def curves_of(header: list[str], rows: Iterable[list[str]]) -> Curves:
+    """The curves in the columns of a table."""
+    columns: dict[str, dict[int, float]] = {name: {} for name in header}
+    at = header.index("step")
+    for row in rows:
+        step = number(row[at]) if len(row) == len(header) else None
+        if step is None or step != int(step) or not 0 <= step <= MOST_STEPS:
+            continue
+        for name, text in zip(header, row, strict=True):
+            if (value := number(text)) is not None:
+                columns[name][int(step)] = value
+    points = {name: sorted(values.items()) for name, values in columns.items()}
+    experts = sorted((n.removeprefix(LOAD) for n in points if n.startswith(LOAD)), key=natural)
+    return Curves(
+        val=points.get("val/loss", []),
+        train=points.get("train/loss", []),
+        load={expert: points[LOAD + expert] for expert in experts},
+        tokens_per_second=points.get("tokens_per_second", []),
+    )
+
+
+def number(text: str) -> float | None:
+    """A finite number, None for any other text."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if isfinite(value) else None
 
 
 def thinned(points: Points, most: int) -> Points:
-    """At most so many points, evenly chosen, the first and the last among them."""
+    """At most `most` points, evenly chosen, the first and the last among them."""
     if len(points) <= most:
         return points
     return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]

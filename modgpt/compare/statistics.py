@@ -1,8 +1,8 @@
-"""What the final losses say: means, main effects, interactions, each held against the seed noise.
+"""Statistics of the final losses: means, main effects and interactions, compared with the seed noise.
 
-All models are ordinary least squares (statsmodels), all distributions scipy's. The error is never the
-misfit of a model but the scatter of replicates: runs of the same cell (the same choices) that differ in
-their seed alone.
+All models are ordinary least squares (statsmodels); all distributions come from scipy. The error is
+always the scatter of replicates, never the misfit of a model. Replicates are runs of one cell (the same
+choices) that differ only in their seed.
 """
 
 from __future__ import annotations
@@ -12,29 +12,21 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from statsmodels.regression.linear_model import OLS
 
-from modgpt.compare.effects import (
-    COSTS,
-    Matrix,
-    Noise,
-    effect_table,
-    heat_map,
-    indicators,
-    interaction_table,
-    main_effects,
-    rank,
-    t_interval,
-)
-from modgpt.compare.load import ACCURACY, LOSS, Factor, Results
+from modgpt.compare.columns import ACCURACY, COSTS, LOSS
+from modgpt.compare.effects import effect_table, main_effects
+from modgpt.compare.factors import Factor
+from modgpt.compare.interactions import interaction_table, pair_means
+from modgpt.compare.load import Results
+from modgpt.compare.noise import Noise, seed_blocks, seed_noise, t_interval
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """All that `analyse` finds.
+    """The statistics of a comparison.
 
     Attributes:
-        factors: what varies among the runs that count, with the levels that finished.
+        factors: what varies among the finished runs, with the levels that finished.
         noise: the seed noise.
         cells: a row per cell: its choices, n, mean, low, high (t interval over its own seeds), sd,
             mean accuracy (of tasks) and costs, distance behind the best mean, tie with the best.
@@ -58,14 +50,14 @@ def analyse(results: Results) -> Statistics:
     """All statistics of the finished runs; tables are empty where there is nothing to compare."""
     names = [factor.name for factor in results.factors]
     rows = results.finished.sort_values("started_at", kind="stable", na_position="first")
-    # The same cell and seed again is the same training again, and no replicate.
+    # The same cell and seed again is the same training again, not a replicate.
     seeded = rows["seed"].notna()
     again = rows.duplicated([*names, "seed"], keep="last") & seeded
     frame = rows[~again].sort_index().reset_index(drop=True)
     frame["cell"] = frame.groupby(names, dropna=False).ngroup() if names else 0
     factors = present(results.factors, frame)
     designed = [factor for factor in factors if factor.designed]
-    blocks, blocked = seed_blocks(frame, designed)
+    blocks, blocked = seed_blocks(frame, main_effects(frame, designed))
     noise = seed_noise(frame, blocked)
     return Statistics(
         factors=factors,
@@ -73,61 +65,19 @@ def analyse(results: Results) -> Statistics:
         cells=cell_table(frame, names, noise),
         effects=effect_table(frame, designed, names, blocks, noise),
         interactions=interaction_table(frame, designed, blocks, noise),
-        maps={(a.name, b.name): heat_map(frame, a, b) for a, b in combinations(designed, 2)},
+        maps={(a.name, b.name): pair_means(frame, a, b) for a, b in combinations(designed, 2)},
         repeated=int(again.sum()),
     )
 
 
 def present(factors: list[Factor], frame: pd.DataFrame) -> list[Factor]:
-    """The factors with at least two levels among the rows, reduced to these levels."""
+    """The factors with at least two levels among the rows, with only these levels."""
     found = []
     for factor in factors:
         levels = tuple(level for level in factor.levels if (frame[factor.name] == level).any())
         if len(levels) > 1:
             found.append(Factor(factor.name, levels, factor.designed))
     return found
-
-
-def seed_blocks(frame: pd.DataFrame, factors: list[Factor]) -> tuple[Matrix, bool]:
-    """The columns that take a seed's common shift out, and whether the design allows for them.
-
-    It does when choices and seeds are crossed: seeds of their own for every choice would take the
-    effects out with the shift.
-    """
-    nothing = np.zeros((len(frame), 0))
-    if frame["seed"].isna().any() or frame["seed"].nunique() < 2:
-        return nothing, False
-    blocks = indicators(frame["seed"])
-    design = main_effects(frame, factors)
-    crossed = rank(*design, blocks) == rank(*design) + blocks.shape[1]
-    left = len(frame) - frame["cell"].nunique() - rank(centred(frame, blocks))
-    return (blocks, True) if crossed and left > 0 else (nothing, False)
-
-
-def centred(frame: pd.DataFrame, columns: Matrix) -> Matrix:
-    """Columns less their means within cells: what a term for every cell leaves of them."""
-    table = pd.DataFrame(columns)
-    return (table - table.groupby(frame["cell"].to_numpy()).transform("mean")).to_numpy()
-
-
-def seed_noise(frame: pd.DataFrame, blocked: bool) -> Noise:
-    """σ² = residual sum of squares of loss ~ cell (+ seed) over its degrees of freedom."""
-    sizes = frame.groupby("cell").size()
-    seeds = int(sizes.mode().min()) if len(sizes) else 1
-    replicated = int((sizes > 1).sum())
-    if frame["seed"].isna().any() or not replicated:
-        return Noise(None, 0, False, None, replicated, seeds)
-    loss = centred(frame, frame[[LOSS]].to_numpy())[:, 0]
-    df = len(frame) - len(sizes)
-    within = float(np.sqrt(loss @ loss / df))
-    sigma = within
-    if blocked:
-        blocks = centred(frame, indicators(frame["seed"]))
-        df -= rank(blocks)
-        sigma = float(np.sqrt(OLS(loss, blocks).fit().ssr / df))
-    if sigma <= 1e-12 * float(frame[LOSS].abs().max()):  # replicates without any scatter tell nothing
-        return Noise(None, 0, False, within, replicated, seeds)
-    return Noise(sigma, df, blocked, within, replicated, seeds)
 
 
 def cell_table(frame: pd.DataFrame, names: list[str], noise: Noise) -> pd.DataFrame:
@@ -149,5 +99,5 @@ def cell_table(frame: pd.DataFrame, names: list[str], noise: Noise) -> pd.DataFr
     table["behind"] = table["mean"] - table["mean"].iloc[0]
     floors = [noise.half_width(1 / n + 1 / table["n"].iloc[0]) for n in table["n"]]
     table["tie"] = table["behind"] < floors
-    table.loc[0, "tie"] = False  # the best does not tie with itself
+    table.loc[0, "tie"] = False  # the best is not compared with itself
     return table

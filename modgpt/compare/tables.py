@@ -1,20 +1,17 @@
-"""The tables of a comparison: results.csv, results.md, and the top of them for a terminal."""
+"""The tables of a comparison, as rows of text that the page, results.md and the terminal show."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from modgpt.compare.load import ACCURACY, CONDITIONS, HIDDEN, LOSS, NUMBERS, Results
-from modgpt.compare.sentences import Words
+from modgpt.compare.columns import ACCURACY, CONDITIONS, HIDDEN, LOSS, NUMBERS
+from modgpt.compare.escaping import visible
+from modgpt.compare.load import Results
 from modgpt.compare.statistics import Statistics
-from modgpt.runs.files import replaced
+from modgpt.compare.unfinished import unfinished
 
 LABELS = {
     LOSS: "final val loss",
@@ -35,11 +32,11 @@ LABELS = {
     "behind": "behind the best",
 }
 DIFFERENCE_INTERVAL = "difference: 95 % interval"
-MOST_CELLS = 30  # of the best combinations, in results.md
+MOST_NAMES = 5  # of runs with the same status and reason
 
 
 def shown(column: str, value: object) -> str:
-    """A value as a reader wants it; nothing where there is none."""
+    """A value as text with a suitable number of digits; empty where there is none."""
     if value is None or value is pd.NA or (isinstance(value, float) and not np.isfinite(value)):
         return ""
     if not isinstance(value, int | float | np.number) or isinstance(value, bool):
@@ -54,42 +51,34 @@ def shown(column: str, value: object) -> str:
 
 
 def p_shown(p: float) -> str:
+    """A p-value as text."""
     if not np.isfinite(p):
         return ""
     return "< 0.0001" if p < 1e-4 else f"{p:.4f}"
 
 
 def interval(low: float, high: float) -> str:
+    """`1.6 to 1.8`; empty where there is no interval."""
     return f"{low:.4f} to {high:.4f}" if np.isfinite(low) and np.isfinite(high) else ""
 
 
 def change(ratio: float) -> str:
-    """A ratio as a change in per cent."""
+    """A ratio as a change in per cent: 1.1 as +10.0%."""
     return f"{ratio - 1:+.1%}" if np.isfinite(ratio) else ""
 
 
 def job_columns(results: Results) -> list[str]:
-    """The columns worth showing: what varies, the numbers, and the conditions that differ."""
+    """The columns of the table of jobs: what varies, the numbers, and the conditions that differ."""
     table = results.table
     numbers = [n for n in NUMBERS if n != LOSS and table[n].notna().any()]
     conditions = [c for c in CONDITIONS if table[c].nunique() > 1 and c != "match"]
     reason = ["reason"] if (table["reason"] != "").any() else []
-    factors = [factor.name for factor in results.factors]
-    return [
-        "run",
-        LOSS,
-        "status",
-        *factors,
-        *sorted(results.tuned),
-        "seed",
-        *numbers,
-        *conditions,
-        *reason,
-    ]
+    choices = [*(factor.name for factor in results.factors), *sorted(results.tuned & set(table))]
+    return ["run", LOSS, "status", *choices, "seed", *numbers, *conditions, *reason]
 
 
 def shared(results: Results) -> str:
-    """What all jobs have in common, for the columns left out."""
+    """The settings that all jobs share, which the table of jobs leaves out."""
     table = results.table
     shown_columns = {*job_columns(results), *HIDDEN, *NUMBERS, "reason"}
     constant = [c for c in table if c not in shown_columns and table[c].nunique() == 1]
@@ -149,7 +138,7 @@ def cell_rows(statistics: Statistics) -> list[dict[str, str]]:
 
 
 def interaction_rows(statistics: Statistics) -> list[dict[str, str]]:
-    """The interactions that the runs can test, as text."""
+    """The tests of interactions that these runs allow, as text."""
     tested = statistics.interactions[statistics.interactions["p"].notna()]
     return [
         {
@@ -164,7 +153,7 @@ def interaction_rows(statistics: Statistics) -> list[dict[str, str]]:
 
 
 def tuning_rows(results: Results) -> list[dict[str, str]]:
-    """Per combination the mean loss with each candidate, and which was chosen."""
+    """For each combination: the mean loss with each candidate, and the chosen one."""
     rows = []
     for tuning in results.tunings:
         cells = tuning["cells"]
@@ -177,82 +166,29 @@ def tuning_rows(results: Results) -> list[dict[str, str]]:
     return rows
 
 
-def write_csv(results: Results, path: Path) -> None:
-    """Every job with every column, numbers unrounded."""
-    table = ranked(results.table).drop(columns=["path"])
-    with replaced(path) as beside:
-        table.to_csv(beside, index=False)
-
-
-def write_markdown(results: Results, statistics: Statistics, words: Words, path: Path) -> None:
-    """The sentences, the best combinations, the effects, and a row per job."""
-    parts = ["# Comparison", *words.paragraphs]
-    if words.cautions:
-        parts.append("\n".join(f"- {caution}" for caution in words.cautions))
-    cells = cell_rows(statistics)
-    if len(cells) > 1:
-        parts += ["## Combinations", markdown(cells[:MOST_CELLS])]
-        if len(cells) > MOST_CELLS:
-            parts.append(f"The best {MOST_CELLS} of {len(cells)}.")
-    if len(statistics.effects):
-        parts += [
-            "## Main effects",
-            "Deviation from the grand mean (sum-coded), and mean paired difference to the baseline; "
-            "the costs are those of the same pairs.",
-            markdown(effect_rows(statistics)),
-        ]
-    if tuned := tuning_rows(results):
-        parts += ["## Chosen hyperparameters", words.tuning, markdown(tuned)]
-    if interactions := interaction_rows(statistics):
-        parts += ["## Interactions", markdown(interactions)]
-    columns = job_columns(results)
-    jobs = [
-        {LABELS.get(c, c): shown(c, row[c]) for c in columns}
-        for row in records(ranked(results.table)[columns])
+def unfinished_rows(results: Results) -> list[dict[str, str]]:
+    """The runs that do not count, a row per status and reason."""
+    return [
+        {
+            "jobs": f"{len(group.runs):,}",
+            "status": group.status,
+            "reason": group.reason,
+            "last step": span(group.steps, ",.0f"),
+            "latest loss": span(group.losses, ".4f"),
+            "runs": ", ".join(group.runs[:MOST_NAMES]) + (", …" if len(group.runs) > MOST_NAMES else ""),
+        }
+        for group in unfinished(results)
     ]
-    parts += ["## Jobs", f"All share {shared(results)}.", markdown(jobs)]
-    with replaced(path) as beside:
-        beside.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
-def markdown(rows: list[dict[str, str]]) -> str:
-    """A Markdown table; what would end a cell or become markup is escaped."""
-
-    def line(cells: list[str]) -> str:
-        escaped = (" ".join(c.split()).replace("|", "\\|").replace("<", "&lt;") for c in cells)
-        return f"| {' | '.join(escaped)} |"
-
-    header = list(rows[0])
-    return "\n".join(
-        [line(header), line(["---"] * len(header)), *(line(list(r.values())) for r in rows)]
-    )
+def span(numbers: list[float], form: str) -> str:
+    """A number, or the smallest and largest of several; empty for none."""
+    if not numbers:
+        return ""
+    low, high = format(min(numbers), form), format(max(numbers), form)
+    return low if low == high else f"{low} to {high}"
 
 
-def print_top(
-    console: Console, results: Results, statistics: Statistics, words: Words, most: int = 10
-) -> None:
-    """The best jobs and the main effects, for a person at a terminal."""
-    short = {"run": "run", "status": "status", LOSS: "loss", "best_val_loss": "best"}
-    short |= {"active_parameters": "active", "tokens_per_second": "tokens/s"}
-    rows = ranked(results.table)
-    if rows[ACCURACY].notna().any():
-        short |= {ACCURACY: "accuracy"}
-    best = [{short[c]: shown(c, row[c]) for c in short} for row in records(rows.head(most))]
-    console.print(rich_table(best, f"best {most} of {len(rows)} jobs" if len(rows) > most else "jobs"))
-    if len(statistics.effects):
-        wanted = ("factor", "option", "difference", DIFFERENCE_INTERVAL, "verdict")
-        effects = [{k.split(": ")[-1]: row[k] for k in wanted} for row in effect_rows(statistics)]
-        console.print(rich_table(effects, "main effects: difference to the baseline"))
-    for text in (words.jobs, words.noise, *words.cautions):
-        console.print(text, markup=False, highlight=False)
-
-
-def rich_table(rows: list[dict[str, str]], title: str) -> Table:
-    """Rows for a terminal; long words are folded, so that nothing is cut off."""
-    table = Table(header_style="bold", title=title)
-    for column in rows[0]:
-        justify = "left" if column in ("run", "status", "factor", "option", "verdict") else "right"
-        table.add_column(escape(column), justify=justify, overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(value) for value in row.values()))
-    return table
+def problem_rows(results: Results) -> list[dict[str, str]]:
+    """The paths that could not be read, with the reasons."""
+    return [{"path": visible(p.path), "reason": p.reason} for p in results.problems]

@@ -117,7 +117,7 @@ def load_checkpoint(file: Path, record: RunRecord | None, trust: Sequence[str] =
             raise UserError(f"{file} is damaged: its configuration has no {group}")
     check_weights(config, weights, file)
     model = build_model(config)
-    load_weights(model, content, file)
+    model.load_state_dict(weights)
     model.eval()
     return Run(model, load_tokenizer(described["tokenizer"]), config, record, file.parent.parent)
 

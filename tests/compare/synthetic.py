@@ -10,10 +10,13 @@ import itertools
 import json
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from modgpt.runs.record import RunRecord
 
 OPTIONS = {
     "attention": ("flash", "linear", "local_window"),
@@ -78,7 +81,7 @@ def write_run(
     **values: Any,
 ) -> Path:
     """A run's folder; `values` replace those of the record."""
-    name = "-".join(choices[g] for g in OPTIONS)
+    name = folder_name("-".join(choices[g] for g in OPTIONS))
     given = [f"{g}={option}" for g, option in choices.items() if option != DEFAULT.get(g)]
     record = {
         "status": "finished",
@@ -109,18 +112,31 @@ def write_run(
     while path.exists():
         path = path.with_name(f"{path.name}x")
     path.mkdir(parents=True)
-    (path / "result.json").write_text(json.dumps(record, indent=2), encoding="utf-8")
+    write_record(path, record)
     if curves:
         write_curves(path, choices, seed, 3.0 if loss is None else loss)
     return path
 
 
-def write_skipped(folder: Path, choices: Choices, seed: int, reason: str) -> Path:
-    """What a sweep leaves of a job whose parts do not fit together."""
+def folder_name(text: str) -> str:
+    """The text with what no file name can hold replaced."""
+    return text.replace("/", "∕").replace("\0", "0").encode("utf-8", "replace").decode()
+
+
+def write_skipped(
+    folder: Path, choices: Choices, seed: int, reason: str, overrides: Iterable[str] = ()
+) -> Path:
+    """The folder of a job that was skipped because its parts do not fit together."""
     path = write_run(folder, choices, seed, None)
     record = {"status": "skipped", "reason": reason, "choices": FIXED | dict(choices), "seed": seed}
-    (path / "result.json").write_text(json.dumps(record), encoding="utf-8")
+    write_record(path, record | {"overrides": list(overrides)})
     return path
+
+
+def write_record(path: Path, values: Mapping[str, Any]) -> None:
+    """A `result.json` with these values; also with losses that are not finite."""
+    record = asdict(RunRecord(**values))
+    (path / "result.json").write_text(json.dumps(record, indent=2), encoding="utf-8")
 
 
 def write_curves(path: Path, choices: Choices, seed: int, final: float) -> None:

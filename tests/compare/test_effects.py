@@ -11,10 +11,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from modgpt.compare.effects import interaction_table
-from modgpt.compare.statistics import Statistics, analyse, seed_blocks, seed_noise
+from modgpt.compare.effects import main_effects
+from modgpt.compare.interactions import interaction_table
+from modgpt.compare.noise import seed_blocks, seed_noise
+from modgpt.compare.statistics import Statistics, analyse
+from tests.compare.in_memory import SMALL, dropped, dummies, effect, lstsq, results_of
 from tests.compare.synthetic import DEFAULT, EFFECTS, OPTIONS, grid, losses
-from tests.sweep.in_memory import SMALL, dropped, dummies, effect, lstsq, results_of
 
 
 def test_deviations_in_a_complete_grid_are_those_of_the_marginal_means() -> None:
@@ -112,7 +114,7 @@ def test_p_values_of_absent_interactions_are_uniform() -> None:
         cells = grid({"attention": OPTIONS["attention"], "norm": OPTIONS["norm"]})
         results = results_of(losses(cells, effects={}, noise=0.01, shift=0.02, rng=i))
         frame = results.table.assign(cell=results.table.groupby(["attention", "norm"]).ngroup())
-        blocks, blocked = seed_blocks(frame, results.factors)
+        blocks, blocked = seed_blocks(frame, main_effects(frame, results.factors))
         noise = seed_noise(frame, blocked)
         found.append(interaction_table(frame, results.factors, blocks, noise)["p"].iloc[0])
     assert stats.kstest(found, "uniform").pvalue > 0.01

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import vl_convert
 from PIL import Image
 
 from modgpt.compare.best import best_of
-from modgpt.compare.figures import FORMATS, curves, figures, main_effects, pareto, write_figures
-from modgpt.compare.load import load_results
-from modgpt.compare.statistics import analyse
-from tests.compare.synthetic import DEFAULT, write_run, write_sweep
+from modgpt.compare.curves import read_curves
+from modgpt.compare.figures.costs import cost_values, pareto
+from modgpt.compare.figures.curves import mean_curves, run_curves
+from modgpt.compare.figures.drawn import FORMATS, figures, rendered
+from modgpt.compare.figures.effects import effect_lines
+from modgpt.compare.figures.experts import final_load, load_curves
+from modgpt.compare.figures.figure import Figure
+from modgpt.compare.load import Results, load_results
+from modgpt.compare.statistics import Statistics, analyse
+from modgpt.compare.style import DARK, LIGHT
+from tests.compare.synthetic import DEFAULT, losses, write_run, write_sweep
 from tests.compare.synthetic import main as make
 
 
@@ -24,27 +33,75 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def drawn(results: Results, statistics: Statistics | None = None) -> dict[str, Figure]:
+    """The figures of some results, by name."""
+    curves = {path: read_curves(Path(path)) for path in results.table["path"]}
+    return {f.name: f for f in figures(results, statistics or analyse(results), curves)}
+
+
+def rows_of(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """The largest table of data in a specification."""
+    return max(spec["datasets"].values(), key=len)
+
+
 @pytest.mark.parametrize("form", FORMATS)
-def test_every_figure_is_written(sweep: Path, tmp_path: Path, form: str) -> None:
-    results = load_results([sweep])
-    written = write_figures(results, analyse(results), tmp_path, form)
-    assert sorted(p.name for p in written) == [
-        f"{name}.{form}" for name in ("costs", "curves", "main_effects", "pairs")
-    ]
-    if form == "png":
-        for path in written:
-            pixels = np.asarray(Image.open(path).convert("L"))
-            assert pixels.shape[1] > 800 and (pixels < 128).mean() > 0.001, f"{path.name} is empty"
+def test_every_figure_can_be_written(sweep: Path, form: str) -> None:
+    found = drawn(load_results([sweep]))
+    assert set(found) == {"main_effects", "curves", "costs", "pairs"}
+    for name, figure in found.items():
+        content = rendered(figure, form)
+        assert content.startswith({"png": b"\x89PNG", "svg": b"<svg", "pdf": b"%PDF"}[form])
+        if form == "png":
+            pixels = np.asarray(Image.open(io.BytesIO(content)).convert("L"))
+            assert pixels.shape[1] > 800 and (pixels < 128).mean() > 0.001, f"{name} is empty"
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
+def test_paper_and_page_show_the_same_panels(sweep: Path, theme: dict[str, Any]) -> None:
+    """One description serves both: only size and colours differ."""
+    for figure in drawn(load_results([sweep])).values():
+        screen, paper = figure.on_screen(), figure.on_paper()
+        assert len(screen) == len(figure.panels) == len(paper.get("concat", [paper]))
+        for panel in screen:
+            assert panel["width"] == "container" and panel["description"] == figure.caption
+            assert "config" not in panel and vl_convert.vegalite_to_svg(panel | {"config": theme})
+        datasets = {name for panel in screen for name in panel["datasets"]}
+        assert datasets == set(paper["datasets"])
+
+
+def test_the_plots_of_single_runs_are_valid() -> None:
+    run = [{"run": 0, "name": "a", "level": "x", "x": x, "loss": 3 - x} for x in (1, 2)]
+    load = [{"expert": "0", "step": s, "share": 1, "even": 1, "last": s == 2} for s in (1, 2)]
+    for spec, name, values in (
+        (run_curves(), "runs", run),
+        (load_curves(), "load", load),
+        (final_load(), "load", load),
+    ):
+        shown = spec | {"datasets": {name: values}, "width": 300}
+        for param in shown.get("params", []):
+            if param["name"] == "shown":
+                param["value"] = [True]
+        svg = vl_convert.vegalite_to_svg(shown)
+        assert "role-mark" in svg and "aria-label" in svg
 
 
 def test_the_effects_drawn_are_those_of_the_table(sweep: Path) -> None:
-    results = load_results([sweep])
-    statistics = analyse(results)
-    figure = main_effects(statistics, statistics.factors)
-    (ax,) = figure.axes
-    drawn = {float(np.ravel(line.get_xdata())[0]) for line in ax.lines if line.get_marker() == "o"}
-    plt.close(figure)
-    assert drawn == set(statistics.effects["difference"].dropna())
+    statistics = analyse(load_results([sweep]))
+    labels, heads, values = effect_lines(statistics)
+    assert [text for text, head in zip(labels, heads, strict=True) if head] == [
+        "attention", "ffn", "norm", "pos",
+    ]  # fmt: skip
+    for kind in ("difference", "deviation"):
+        mine = [v for v in values if v["kind"] == kind]
+        found = {(v["factor"], v["option"]): (v["value"], v["low"], v["high"]) for v in mine}
+        for _, effect in statistics.effects.iterrows():
+            value = found[effect["factor"], effect["option"]]
+            if effect["baseline"] and kind == "difference":
+                assert value[0] == 0
+            else:
+                assert value == (effect[kind], effect[f"{kind}_low"], effect[f"{kind}_high"])
+    assert {v["option"] for v in values if v["tie"]} <= {v["option"] for v in values}
+    assert all(labels[v["line"]].startswith(v["option"]) for v in values)
 
 
 def test_curves_compare_runs_that_are_otherwise_alike(tmp_path: Path) -> None:
@@ -52,20 +109,19 @@ def test_curves_compare_runs_that_are_otherwise_alike(tmp_path: Path) -> None:
     bad = DEFAULT | {"pos": "sinusoidal"}
     runs = [(DEFAULT, 1, 1.7), (DEFAULT | {"ffn": "moe"}, 1, 1.8), (bad, 1, 9.0)]
     results = load_results([write_sweep(tmp_path, runs, curves=True)])
-    statistics = analyse(results)
-    figure = curves(results, statistics.factors)
-    last = {}
-    for ax in figure.axes:
-        for line in ax.lines:
-            last[ax.get_title(), line.get_label()] = float(np.ravel(line.get_ydata())[-1])
-    plt.close(figure)
+    factors = analyse(results).factors
+    curves = {path: read_curves(Path(path)) for path in results.table["path"]}
+    last = {
+        (factor.name, value["option"]): value["loss"]
+        for factor in factors
+        for value in mean_curves(results.finished, curves, factors, factor)
+    }
     assert last["ffn", "swiglu"] == pytest.approx(1.7) and last["ffn", "moe"] == pytest.approx(1.8)
     assert last["pos", "rope"] == pytest.approx(1.7) and last["pos", "sinusoidal"] == pytest.approx(9)
 
 
-def test_one_run_has_nothing_to_compare(sweep: Path) -> None:
-    results = load_results([next(sweep.iterdir())])
-    assert not list(figures(results, analyse(results)))
+def test_one_run_has_its_cost_alone(sweep: Path) -> None:
+    assert set(drawn(load_results([next(sweep.iterdir())]))) == {"costs"}
 
 
 @pytest.mark.parametrize(("more_is_better", "front"), [(False, [1, 0, 3]), (True, [4, 3])])
@@ -73,6 +129,32 @@ def test_the_pareto_front(more_is_better: bool, front: list[int]) -> None:
     cost = np.array([2.0, 1.0, 3.0, 4.0, 5.0, np.nan])
     loss = np.array([0.8, 0.9, 0.85, 0.7, 0.75, 0.1])
     assert pareto(cost, loss, more_is_better) == front
+
+
+def test_the_front_drawn_is_that_of_loss_and_cost(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for number, (choices, seed, loss) in enumerate(losses([DEFAULT], range(30), noise=0.1)):
+        write_run(tmp_path, choices, seed, loss, overrides=[f"model.d_model={number}"],
+                  tokens_per_second=random.random(), flops_per_token=random.random())  # fmt: skip
+    statistics = analyse(load_results([tmp_path]))
+    for cost, sign in (("flops_per_token", 1), ("tokens_per_second", -1)):
+        values = cost_values(statistics.cells, statistics.factors, cost)
+        points = {(sign * v["cost"], v["loss"]): v["front"] for v in values}
+        beaten = {p for p in points for q in points if q != p and q[0] <= p[0] and q[1] <= p[1]}
+        assert len(points) == 30 and {p for p, front in points.items() if front} == set(points) - beaten
+
+
+def accuracies(panel: dict[str, Any]) -> dict[str, list[float]]:
+    """The mean accuracies of each option, along the x axis."""
+    levels = panel["layer"][0]["encoding"]["x"]["scale"]["domain"]
+    rows = rows_of(panel)
+    return {
+        option: [
+            float(np.mean([r["accuracy"] for r in rows if r["option"] == option and r["at"] == level]))
+            for level in levels
+        ]
+        for option in {row["option"] for row in rows}
+    }
 
 
 def test_accuracies_are_means_of_the_runs(tmp_path: Path) -> None:
@@ -84,13 +166,11 @@ def test_accuracies_are_means_of_the_runs(tmp_path: Path) -> None:
                     overrides=[f"model.d_model={width}"],
                     final_val_accuracy=accuracy - shift + 0.02 * (seed - 1.5),
                 )  # fmt: skip
-    results = load_results([tmp_path])
-    drawn = dict(figures(results, analyse(results)))
-    (ax,) = drawn["accuracy"].axes
-    lines = {line.get_label(): line.get_ydata() for line in ax.lines}
-    assert [t.get_text() for t in ax.get_xticklabels()] == ["32", "128"]
-    assert lines["flash"] == pytest.approx([0.5, 0.9]) and lines["linear"] == pytest.approx([0.1, 0.5])
-    plt.close("all")
+    (panel,) = drawn(load_results([tmp_path]))["accuracy"].on_screen()
+    assert panel["layer"][0]["encoding"]["x"]["scale"]["domain"] == ["32", "128"]
+    assert panel["layer"][0]["encoding"]["y"]["aggregate"] == "mean"
+    means = accuracies(panel)
+    assert means["flash"] == pytest.approx([0.5, 0.9]) and means["linear"] == pytest.approx([0.1, 0.5])
 
 
 def test_accuracies_have_a_panel_per_level_of_a_second_number(tmp_path: Path) -> None:
@@ -108,15 +188,14 @@ def test_accuracies_have_a_panel_per_level_of_a_second_number(tmp_path: Path) ->
                         final_val_accuracy=accuracy - shift - behind + 0.02 * (seed - 1.5),
                     )  # fmt: skip
     everything = load_results([tmp_path])
-    untuned = dict(figures(everything, analyse(everything)))["accuracy"]
-    titles = [ax.get_title() for ax in untuned.axes]
+    untuned = drawn(everything)["accuracy"].on_screen()
+    titles = [panel["title"] for panel in untuned]
     assert titles == ["model.d_model = 32", "model.d_model = 64"], "not a panel per learning rate"
     results = best_of(everything, ["optimizer.lr"])
-    drawn = dict(figures(results, analyse(results)))["accuracy"]
-    for ax, width in zip(drawn.axes, ("32", "64"), strict=True):
-        assert ax.get_title() == f"model.d_model = {width}" and ax.get_xlabel() == "model.block_size"
-        lines = {line.get_label(): line.get_ydata() for line in ax.lines}
+    for panel, width in zip(drawn(results)["accuracy"].on_screen(), ("32", "64"), strict=True):
+        x = panel["layer"][0]["encoding"]["x"]
+        assert panel["title"] == f"model.d_model = {width}" and x["title"] == "model.block_size"
+        means = accuracies(panel)
         mine = [wanted[width, length] for length in ("8", "16", "24")]
-        assert lines["flash"] == pytest.approx(mine)
-        assert lines["linear"] == pytest.approx([accuracy - 0.1 for accuracy in mine])
-    plt.close("all")
+        assert means["flash"] == pytest.approx(mine)
+        assert means["linear"] == pytest.approx([accuracy - 0.1 for accuracy in mine])

@@ -15,8 +15,9 @@ from rich.console import Console
 
 from modgpt.compare.comparison import compare
 from modgpt.compare.curves import read_curves, thinned
-from modgpt.compare.factors import plain
 from modgpt.compare.load import LOSS, load_results, tokens_per_step
+from modgpt.compare.recipes import plain
+from modgpt.compare.run_row import read_run_row
 from modgpt.compare.sentences import describe
 from modgpt.compare.statistics import analyse
 from modgpt.config.compose import compose_job
@@ -59,18 +60,21 @@ def statuses(table: pd.DataFrame) -> dict[str, int]:
 def test_every_status_has_its_row(sweep: Path) -> None:
     results = load_results([sweep])
     assert statuses(results.table) == {
-        "FINISHED": 6, "FAILED": 2, "RUNNING": 1, "INTERRUPTED": 1, "SKIPPED": 1, "UNREADABLE": 1,
+        "finished": 6, "failed": 1, "diverged": 1, "running": 1, "interrupted": 1, "skipped": 1,
     }  # fmt: skip
     assert len(results.finished) == 6 and results.finished[LOSS].notna().all()
-    others = results.table[results.table["status"] != "FINISHED"]
+    others = results.table[results.table["status"] != "finished"]
     assert others[LOSS].isna().all()  # the latest loss of a running job is not a final one
+    assert others["latest_loss"].notna().sum() == 2
+    (torn,) = results.problems
+    assert torn.path == sweep / "torn" and "not JSON" in torn.reason
     reasons = " ".join(others["reason"])
     assert "DivergedError" in reasons and "another position" in reasons and "finite" in reasons
 
 
 def test_only_what_varies_is_a_factor_and_the_default_is_its_baseline(sweep: Path) -> None:
     factors = {f.name: f.levels for f in load_results([sweep]).factors}
-    assert factors == {"attention": ("flash", "linear"), "ffn": ("swiglu", "moe")}
+    assert factors == {"ffn": ("swiglu", "moe")}, "only a skipped job had another attention"
 
 
 def test_the_most_frequent_option_is_the_baseline_where_the_default_was_not_run(tmp_path: Path) -> None:
@@ -169,7 +173,7 @@ def test_several_folders_and_single_runs_count_every_run_once(sweep: Path, tmp_p
 
 
 def test_folders_without_runs_are_refused_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="not a folder"):
+    with pytest.raises(UserError, match="absent does not exist"):
         load_results([tmp_path / "absent"])
     with pytest.raises(UserError, match=r"no run .* below"):
         load_results([tmp_path])
@@ -204,31 +208,30 @@ def test_thinning_keeps_the_ends() -> None:
 
 def test_tokens_per_step_of_an_unfinished_run_come_from_its_configuration(tmp_path: Path) -> None:
     run = write_run(tmp_path, DEFAULT, 1, 2.0, status="failed", tokens_seen=0)
-    row = load_results([tmp_path]).table.iloc[0].to_dict()
-    assert tokens_per_step(row) is None
+    assert tokens_per_step(read_run_row(run)) is None
     (run / "config.yaml").write_text(
         "data: {batch_size: 8, block_size: 16}\ntrainer: {accumulate_grad_batches: 2}"
     )
-    assert tokens_per_step(row) == 256
-    finished = write_sweep(tmp_path / "b", losses([DEFAULT], [1]))
-    assert tokens_per_step(load_results([finished]).table.iloc[0].to_dict()) == TOKENS_PER_STEP
+    assert tokens_per_step(read_run_row(run)) == 256
+    finished = write_run(tmp_path, DEFAULT, 2, 1.7)
+    assert tokens_per_step(read_run_row(finished)) == TOKENS_PER_STEP
 
 
 def test_the_tables_hold_every_job_unharmed(sweep: Path, tmp_path: Path) -> None:
     console = Console(record=True, width=100, file=open("/dev/null", "w"))  # noqa: SIM115
     compare([sweep], tmp_path / "out", console)
     table = pd.read_csv(tmp_path / "out" / "results.csv")
-    assert len(table) == 12 and statuses(table)["SKIPPED"] == 1
+    assert len(table) == 11 and statuses(table)["skipped"] == 1
     best = json.loads((sweep / table["run"][0] / "result.json").read_text())
     assert table[LOSS][0] == best[LOSS] and table["active_parameters"][0] == best["active_parameters"]
     text = (tmp_path / "out" / "results.md").read_text()
-    jobs = text.split("## Jobs")[1].splitlines()
+    jobs = text.split("## Jobs")[1].split("## Not finished")[0].splitlines()
     rows = [line for line in jobs if line.startswith("| ")]
-    assert len(rows) == 14  # with the header and its rule
+    assert len(rows) == 13  # with the header and its rule
     assert all(row.replace("\\|", "").count("|") == rows[0].count("|") for row in rows)
     assert "loss is nan \\| step &lt;7>" in text
     printed = console.export_text()
-    assert "best 10 of 12 jobs" in printed and "main effects" in printed
+    assert "best 10 of 11 jobs" in printed and "main effects" in printed
     assert f"{best[LOSS]:.4f}" in printed
 
 
@@ -268,16 +271,16 @@ def test_a_missing_package_is_told_with_its_command(
 ) -> None:
     real = importlib.util.find_spec
     monkeypatch.setattr(
-        "modgpt.compare.comparison.find_spec", lambda name: None if name == "plotly" else real(name)
+        "modgpt.compare.comparison.find_spec", lambda name: None if name == "altair" else real(name)
     )
-    with pytest.raises(UserError, match=r"comparing needs plotly: .*pip install -e '\.\[report\]'"):
+    with pytest.raises(UserError, match=r"comparing needs altair: .*pip install -e '\.\[report\]'"):
         compare([sweep])
 
 
 def test_training_does_not_import_the_packages_of_reports() -> None:
     code = (
         "import sys, modgpt.training.loop; "
-        "print([m for m in ('statsmodels', 'plotly') if m in sys.modules])"
+        "print([m for m in ('statsmodels', 'altair') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "[]", done.stderr
@@ -293,7 +296,8 @@ def test_the_trials_of_a_search_are_told_apart_from_a_design(sweep: Path) -> Non
     ("digests", "text"),
     [
         ({("8", 1): "a", ("8", 2): "a", ("16", 1): "b", ("16", 2): "b"},
-         "Each model.block_size has data of its own: losses compare within one, not between them."),
+         "Each model.block_size has its own data: compare losses within one model.block_size, not "
+         "between them."),
         ({("8", 1): "a", ("8", 2): "b", ("16", 1): "b", ("16", 2): "b"},
          "The runs were trained on different corpora: their losses cannot be compared."),
         ({("8", 1): "a", ("8", 2): "a", ("16", 1): "a", ("16", 2): "a"}, None),

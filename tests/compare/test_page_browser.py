@@ -17,7 +17,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
 from modgpt.compare.comparison import compare
-from tests.compare.synthetic import DEFAULT, grid, losses, write_run, write_skipped, write_sweep
+from tests.compare.synthetic import DEFAULT, OPTIONS, grid, losses, write_run, write_skipped, write_sweep
 
 pytestmark = pytest.mark.browser
 
@@ -28,6 +28,7 @@ FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
 WIDTHS = (1280, 400)
+CELLS = grid(OPTIONS | {"norm": ("rmsnorm",), "pos": ("rope", "alibi")})  # 18
 EVIL = "<img src=x onerror=\"document.title='broken'\"><script>document.title='broken'</script>"
 
 
@@ -48,12 +49,12 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """108 combinations, one failed, one skipped, one with a name that must not run."""
+    """18 combinations of 3 seeds, one failed, one skipped, one with a name that must not run."""
     folder = tmp_path_factory.mktemp("sweep")
-    write_sweep(folder, losses(grid(), seeds=[1, 2]), curves=True)
-    write_run(folder, DEFAULT, 3, None, status="failed", reason=EVIL, curves=True)
+    write_sweep(folder, losses(CELLS, seeds=[1, 2, 3]), curves=True)
+    write_run(folder, DEFAULT, 8, None, status="failed", reason=EVIL, curves=True)
     write_run(folder, DEFAULT | {"norm": EVIL.replace("/", "")}, 1, 1.9, curves=True)
-    write_skipped(folder, DEFAULT, 4, "does not fit")
+    write_skipped(folder, DEFAULT, 9, "does not fit")
     return compare([folder], console=Console(quiet=True))
 
 
@@ -69,6 +70,7 @@ def opened(browser: Any, report: Path, width: int, scheme: str = "light") -> Non
     features = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", features)
     browser.get(report.as_uri())
+    wait(lambda: drawn(browser))
 
 
 def errors(browser: Any) -> list[str]:
@@ -89,10 +91,33 @@ def header(page: Any, label: str) -> tuple[int, Any]:
     return next((i, c) for i, c in enumerate(cells) if c.text.split(" ↕")[0].rstrip(" ↑↓") == label)
 
 
-def curves(page: Any) -> set[str]:
-    """The runs whose curves are drawn."""
-    script = "return document.getElementById('plot-curves').data?.flatMap(t => t.text) ?? []"
-    return {name for name in page.execute_script(script) if name}
+def curves(page: Any) -> int:
+    """How many curves of single runs are drawn."""
+    return len(page.find_elements(By.CSS_SELECTOR, "#plot-curves:not([hidden]) .mark-line path"))
+
+
+def points(page: Any) -> list[int]:
+    """How many combinations each panel of the costs shows."""
+    script = (
+        "return [...document.querySelectorAll('[data-figure=costs]')]"
+        ".map(e => e.querySelectorAll('.mark-symbol.role-mark path').length)"
+    )
+    return page.execute_script(script)
+
+
+def labels(page: Any, plot: str, kind: str) -> list[str]:
+    """The texts of a plot's axis labels or legend labels."""
+    selector = f"{plot} .role-{kind} text"
+    return [e.get_attribute("textContent") for e in page.find_elements(By.CSS_SELECTOR, selector)]
+
+
+def drawn(page: Any) -> bool:
+    """Whether every plot that is shown has been drawn."""
+    script = (
+        "return [...document.querySelectorAll('.plot:not([hidden])')]"
+        ".every(e => e.closest('[hidden]') || e.querySelector('svg, canvas'))"
+    )
+    return page.execute_script(script) and curves(page) > 0
 
 
 def wait(condition: Callable[[], bool]) -> None:
@@ -119,69 +144,56 @@ def test_the_table_sorts_by_mouse_and_keyboard(page: Any) -> None:
 
 
 def test_a_filter_narrows_table_curves_and_costs(page: Any) -> None:
-    everything = curves(page)
-    assert len(everything) == 216 + 2
+    assert curves(page) == 54 + 2
+    cells = points(page)[0]
     page.find_element(By.CSS_SELECTOR, 'fieldset[data-factor="ffn"] input[value="swiglu"]').click()
-    wait(lambda: len(curves(page)) == 144)
-    assert not any("swiglu" in name for name in curves(page))
-    assert len(column(page, 0)) == 144
+    wait(lambda: curves(page) == 36)
+    assert len(column(page, 0)) == 36
+    wait(lambda: points(page)[0] < cells)
     page.find_element(By.ID, "search").send_keys("linear ALIBI")
-    wait(lambda: len(column(page, 0)) == 12)
-    wait(lambda: len(curves(page)) == 12)
-    assert curves(page) == set(column(page, 0))
-    assert "Showing 12 of 219" in page.find_element(By.ID, "showing").text
-    points = "return document.getElementById('plot-pareto').data.slice(1).flatMap(t => t.x).length"
-    assert page.execute_script(points) == 6
+    wait(lambda: len(column(page, 0)) == 6)
+    wait(lambda: curves(page) == 6)
+    assert "Showing 6 of 57" in page.find_element(By.ID, "showing").text
+    wait(lambda: set(points(page)) == {2})
     page.find_element(By.ID, "search").send_keys("nothing is called this")
     wait(lambda: page.find_element(By.ID, "no-curves").is_displayed())
+    assert page.find_element(By.ID, "no-costs").is_displayed()
     page.find_element(By.ID, "reset").click()
-    wait(lambda: curves(page) == everything)
+    wait(lambda: curves(page) == 54 + 2)
     assert not errors(page)
 
 
 def test_the_curves_have_four_axes(page: Any) -> None:
-    ends = {}
-    for axis in ("steps", "tokens", "flops", "seconds"):
+    ends = {"steps": "700", "tokens": "1.4M", "flops": "7T", "seconds": "100"}
+    for axis, label in ends.items():
         Select(page.find_element(By.ID, "curve-x")).select_by_value(axis)
-        script = (
-            "const t = document.getElementById('plot-curves').data[0];"
-            "return t.x[t.text.findIndex((n, i) => n && !t.text[i + 1])]"
-        )
-        ends[axis] = page.execute_script(script)
-    assert ends["steps"] == 700 and ends["tokens"] == 700 * 2048
-    assert ends["flops"] == pytest.approx(3 * 1_664_256 * 700 * 2048)
-    assert ends["seconds"] == pytest.approx(700 * 2048 / 14_000)
+        wait(lambda label=label: label in labels(page, "#plot-curves", "axis"))
     Select(page.find_element(By.ID, "curve-y")).select_by_value("train")
     Select(page.find_element(By.ID, "curve-scale")).select_by_value("log")
     Select(page.find_element(By.ID, "colour")).select_by_value("pos")
-    names = "return document.getElementById('plot-curves').data.map(t => t.name)"
-    assert page.execute_script(names) == ["rope", "alibi", "learned", "sinusoidal"]
+    wait(lambda: "alibi" in labels(page, "#plot-curves", "legend"))
+    assert labels(page, "#plot-curves", "legend")[-2:] == ["rope", "alibi"]
+    wait(lambda: labels(page, "[data-figure=costs]", "legend")[-2:] == ["rope", "alibi"])
     assert not errors(page)
-
-
-def test_the_front_is_that_of_loss_and_cost(page: Any) -> None:
-    for cost in ("active_parameters", "flops_per_token", "tokens_per_second", "peak_memory_bytes"):
-        Select(page.find_element(By.ID, "pareto-x")).select_by_value(cost)
-        traces = page.execute_script(
-            "return document.getElementById('plot-pareto').data.map(t => [t.x, t.y])"
-        )
-        sign = -1 if cost == "tokens_per_second" else 1
-        points = {(sign * x, y) for xs, ys in traces[1:] for x, y in zip(xs, ys, strict=True)}
-        front = {(sign * x, y) for x, y in zip(*traces[0], strict=True)}
-        beaten = {p for p in points for q in points if q != p and q[0] <= p[0] and q[1] <= p[1]}
-        assert front == points - beaten
-        assert len(page.find_elements(By.CSS_SELECTOR, "#front li")) == len(front)
 
 
 def test_main_effects_and_experts_are_drawn(page: Any) -> None:
-    count = "return document.getElementById('plot-effects').data.flatMap(t => t.x).length"
-    assert page.execute_script(count) >= 13
+    first = labels(page, "[data-figure=main_effects]", "axis")
+    assert {"attention", "flash (baseline)", "linear", "pos", "alibi"} <= set(first)
     Select(page.find_element(By.ID, "effect-kind")).select_by_value("deviation")
-    assert page.execute_script(count) >= 13
-    assert len(page.execute_script("return document.getElementById('plot-load').data")) == 8
-    final = page.execute_script("return document.getElementById('plot-final').data[0].y")
-    assert sum(final) == pytest.approx(1, abs=1e-3)
+    wait(lambda: labels(page, "[data-figure=main_effects]", "axis") != first)
+    assert len(page.find_elements(By.CSS_SELECTOR, "#plot-load .mark-line path")) == 8
+    assert len(page.find_elements(By.CSS_SELECTOR, "#plot-final .mark-rect path")) == 8
     assert not errors(page)
+
+
+def test_every_plot_can_be_saved_as_png_and_svg(page: Any) -> None:
+    plots = [e for e in page.find_elements(By.CSS_SELECTOR, ".plot") if e.is_displayed()]
+    assert len(plots) >= 8
+    for plot in plots:
+        links = plot.find_elements(By.CSS_SELECTOR, ".vega-actions a")
+        names = [link.get_attribute("download") for link in links]
+        assert [name.rpartition(".")[2] for name in names] == ["svg", "png"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -9,8 +9,8 @@ from scipy import stats
 
 from modgpt.compare.sentences import describe
 from modgpt.compare.statistics import analyse
+from tests.compare.in_memory import SMALL, dropped, dummies, effect, lstsq, results_of
 from tests.compare.synthetic import DEFAULT, EFFECTS, OPTIONS, grid, losses, one_at_a_time
-from tests.sweep.in_memory import SMALL, dropped, dummies, effect, lstsq, results_of
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3])
@@ -114,7 +114,7 @@ def test_a_single_combination(seeds: list[int]) -> None:
 
 
 def test_no_finished_run() -> None:
-    results = results_of(losses(grid()), status="FAILED")
+    results = results_of(losses(grid()), status="failed")
     found = analyse(results)
     assert found.cells.empty and found.effects.empty and found.interactions.empty
     assert "nothing to compare" in describe(results, found).cautions[0]
@@ -143,7 +143,7 @@ def test_factors_that_go_together_are_not_told_apart() -> None:
     results = results_of(runs)
     found = analyse(results)
     assert found.effects["deviation"].isna().all()
-    assert any("Not separable" in caution for caution in describe(results, found).cautions)
+    assert any("cannot separate" in caution for caution in describe(results, found).cautions)
 
 
 def test_a_search_over_many_values_has_no_main_effect_but_tells_cells_apart() -> None:

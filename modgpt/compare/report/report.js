@@ -7,162 +7,103 @@
   const rows = [...body.rows];
   let visible = data.runs;
 
-  // Okabe and Ito's colours, told apart with every kind of colour vision; lighter ones on dark ground.
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  const LIGHT = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#444444"];
-  const DARK = ["#56b4e9", "#e69f00", "#2fc49a", "#e59ac4", "#f0e442", "#ff8a5b", "#b7a3ff", "#c8c8c8"];
-  const DASHES = ["solid", "dash", "dot", "dashdot"];
-  const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "x", "star", "pentagon"];
-  const palette = () => (dark.matches ? DARK : LIGHT);
-  const look = (i) => ({
-    color: palette()[i % 8],
-    dash: DASHES[Math.floor(i / 8) % 4],
-    symbol: SYMBOLS[i % 8],
-  });
-  const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const narrow = () => innerWidth < 600;
-  // Plotly reads a few tags in its texts; names are none.
-  const text = (s) => String(s).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-  const mean = (xs) => xs.reduce((a, b) => a + b, 0) / xs.length;
+  const copy = (value) => JSON.parse(JSON.stringify(value));
+  const views = new Map(); // by the element that shows a plot
 
-  function layout(x, y, more = {}) {
-    const axis = (title, rest) => ({
-      title: { text: title, standoff: 8 }, gridcolor: css("--line"), zerolinecolor: css("--line"),
-      linecolor: css("--line"), automargin: true, ...rest,
+  // `ast` lets Vega interpret its expressions: the page forbids evaluating text as code.
+  async function draw(element, spec) {
+    views.get(element)?.finalize();
+    const { view } = await vegaEmbed(element, spec, {
+      ast: true, renderer: data.runs.length > 200 && element.id ? "canvas" : "svg",
+      config: dark.matches ? data.themes.dark : data.themes.light,
+      actions: { export: true, source: false, compiled: false, editor: false },
+      downloadFileName: element.dataset.figure || element.id,
     });
-    const { xaxis, yaxis, ...rest } = more;
-    return {
-      paper_bgcolor: css("--page"), plot_bgcolor: css("--page"),
-      font: { color: css("--text"), family: "system-ui, sans-serif", size: narrow() ? 11 : 12 },
-      margin: { l: 50, r: 12, t: 10, b: 44 }, hovermode: "closest",
-      hoverlabel: { bgcolor: css("--soft"), bordercolor: css("--line"), font: { color: css("--text") }, namelength: 0 },
-      legend: { orientation: "h", y: -0.2, yanchor: "top" }, showlegend: true,
-      xaxis: axis(x, xaxis), yaxis: axis(y, yaxis), ...rest,
-    };
+    views.set(element, view);
+    view.resize().runAsync();
   }
-  function draw(id, traces, plan) {
-    Plotly.react(id, traces, plan, { responsive: true, displayModeBar: false });
+  function signal(element, name, value) {
+    views.get(element)?.signal(name, value).runAsync();
+  }
+  // The value that a parameter has from the start.
+  function begin(spec, name, value) {
+    spec.params.find((param) => param.name === name).value = value;
   }
 
   // Which colour: by the options of a factor, or by the status where nothing varies.
-  const groupsOf = (run) => run.choices[$("colour").value];
+  const groupOf = (run) => run.choices[$("colour").value];
   function levels() {
     const factor = data.factors.find((f) => f.name === $("colour").value);
-    return factor ? factor.levels : [...new Set(data.runs.map(groupsOf))];
+    return factor ? factor.levels : [...new Set(data.runs.map(groupOf))];
+  }
+
+  // The figures that are also written for paper. Costs follow the colour and the filter, effects their menu.
+  const figures = [...document.querySelectorAll("[data-figure]")];
+  const runOfCell = new Map(data.runs.filter((r) => r.cell !== null).map((r) => [r.cell, r]));
+  const shownCells = () => {
+    const shown = new Array(runOfCell.size).fill(false);
+    for (const run of visible) if (run.cell !== null) shown[run.cell] = true;
+    return shown;
+  };
+  async function drawFigure(element) {
+    const { figure, panel } = element.dataset, spec = copy(data.figures[figure][panel]);
+    if (figure === "costs") {
+      for (const row of Object.values(spec.datasets).flat()) row.level = groupOf(runOfCell.get(row.cell));
+      Object.assign(spec.layer[1].encoding.color, { scale: { domain: levels() }, title: $("colour").value });
+    }
+    if (figure === "costs") begin(spec, "shown", shownCells());
+    if (figure === "main_effects") begin(spec, "kind", $("effect-kind").value);
+    await draw(element, spec);
+  }
+  const costs = figures.filter((element) => element.dataset.figure === "costs");
+  function filterCosts() {
+    const shown = shownCells();
+    for (const element of costs) signal(element, "shown", shown);
+    if ($("no-costs")) $("no-costs").hidden = shown.some(Boolean);
   }
 
   const AXES = {
     steps: { title: "step", scale: () => 1 },
     tokens: { title: "tokens", scale: (r) => r.per_step },
-    flops: { title: "training FLOPs", scale: (r) => 3 * r.costs.flops_per_token * r.per_step },
+    flops: { title: "training FLOPs", scale: (r) => 3 * r.flops * r.per_step },
     seconds: { title: "wall time (s)", scale: (r) => r.speed && r.per_step / r.speed },
   };
-  function drawCurves() {
+  const shownRuns = () => {
+    const passing = new Set(visible);
+    return data.runs.map((run) => passing.has(run));
+  };
+  async function drawCurves() {
     const axis = AXES[$("curve-x").value], kind = $("curve-y").value, type = $("curve-scale").value;
-    const many = visible.length > 60;
-    // One trace per colour, its curves separated by gaps: a trace per run would be slow with thousands.
-    const traces = levels().map((level, i) => {
-      const x = [], y = [], names = [];
-      for (const run of visible) {
-        const scale = axis.scale(run), [steps, values] = run[kind];
-        if (groupsOf(run) !== level || !scale || !steps.length) continue;
-        steps.forEach((step, k) => { x.push(step * scale); y.push(values[k]); names.push(text(run.name)); });
-        x.push(null); y.push(null); names.push("");
-      }
-      const { color, dash } = look(i);
-      return {
-        type: "scatter", mode: kind === "val" && !many ? "lines+markers" : "lines", name: text(level), x, y, text: names,
-        line: { color, dash, width: many ? 1 : 1.6 }, marker: { color, size: 4 }, opacity: many ? 0.7 : 0.9,
-        hovertemplate: "%{text}<br>%{x:,.4s}: %{y:.4f}",
-      };
-    }).filter((t) => t.x.length);
-    $("plot-curves").hidden = !traces.length;
-    $("no-curves").hidden = Boolean(traces.length);
-    if (traces.length) draw("plot-curves", traces, layout(axis.title, "loss (nats per token)", { xaxis: { type }, yaxis: { type } }));
-  }
-
-  function drawEffects() {
-    if (!$("plot-effects")) return;
-    const kind = $("effect-kind").value, traces = [], annotations = [], shapes = [];
-    const factors = [...new Set(data.effects.map((e) => e.factor))];
-    // Labels stand beside the points, or above them where the screen is too narrow for that.
-    const above = narrow(), longest = Math.max(...data.effects.map((e) => Math.max(e.option.length + 12, e.factor.length)));
-    let line = 0;
-    const label = (y, s, color, bold) => annotations.push({
-      x: 0, xref: "paper", xanchor: above ? "left" : "right", y, text: bold ? `<b>${text(s)}</b>` : text(s), showarrow: false,
-      font: { color, size: narrow() ? 11 : 12 },
-    });
-    factors.forEach((factor, i) => {
-      const { color, symbol } = look(i), points = [];
-      label(line, factor, css("--text"), true);
-      line -= 1;
-      for (const e of data.effects.filter((e) => e.factor === factor)) {
-        label(line, `${e.option}${e.baseline ? " (baseline)" : ""}`, css("--dim"), false);
-        const value = kind === "difference" && e.baseline ? 0 : e[kind];
-        if (value !== null) points.push({ ...e, value, y: line - (above ? 0.48 : 0), low: e[`${kind}_low`], high: e[`${kind}_high`] });
-        line -= above ? 1.3 : 1;
-      }
-      line -= 0.4;
-      const tie = (p) => p.low !== null && p.low <= 0 && p.high >= 0;
-      traces.push({
-        type: "scatter", mode: "markers", x: points.map((p) => p.value), y: points.map((p) => p.y),
-        error_x: {
-          type: "data", symmetric: false, color, thickness: 1.6, width: 4,
-          array: points.map((p) => (p.high === null ? 0 : p.high - p.value)),
-          arrayminus: points.map((p) => (p.low === null ? 0 : p.value - p.low)),
-        },
-        marker: { size: 9, symbol: points.map((p) => symbol + (tie(p) ? "-open" : "")), color, line: { width: 1.6, color } },
-        text: points.map((p) => `${text(p.factor)}=${text(p.option)} ${p.low === null ? "" : `<br>${p.low.toFixed(4)} to ${p.high.toFixed(4)}`}`),
-        hovertemplate: "%{text}<br>%{x:+.4f}",
-      });
-    });
-    shapes.push({ type: "line", x0: 0, x1: 0, y0: 0, y1: 1, yref: "paper", line: { color: css("--dim"), width: 1 } });
-    $("plot-effects").style.height = `${Math.round(-line * 25 + 70)}px`;
-    draw("plot-effects", traces, layout("change of the final loss (nats per token)", "", {
-      showlegend: false, annotations, shapes, margin: { l: above ? 8 : Math.min(300, 16 + 7 * longest), r: 12, t: 8, b: 44 }, xaxis: { zeroline: false },
-      yaxis: { visible: false, range: [line + 0.3, 0.8], fixedrange: true },
-    }));
-  }
-
-  // A combination by what it has other than the baseline.
-  const choicesOf = (run) => data.factors.filter((f) => run.choices[f.name] !== f.levels[0])
-    .map((f) => `${f.name}=${run.choices[f.name]}`).join(", ") || "the baseline";
-  const better = { tokens_per_second: -1 };
-  function drawPareto() {
-    const cost = $("pareto-x").value, sign = better[cost] || 1, cells = new Map();
-    for (const run of visible) {
-      if (run.cell === null || run.loss === null || run.costs[cost] === null) continue;
-      if (!cells.has(run.cell)) cells.set(run.cell, []);
-      cells.get(run.cell).push(run);
+    const values = data.runs.flatMap((run, i) => {
+      const scale = axis.scale(run), [steps, losses] = run[kind];
+      if (!scale) return [];
+      return steps.map((step, k) => ({ run: i, name: run.name, level: groupOf(run), x: step * scale, loss: losses[k] }));
+    }).filter((row) => type === "linear" || (row.x > 0 && row.loss > 0));
+    const spec = { ...copy(data.explore.curves), datasets: { runs: values } };
+    for (const { encoding } of spec.layer) {
+      encoding.x.title = axis.title;
+      encoding.x.scale = { type, zero: false, nice: false };
+      encoding.y.scale.type = type;
+      encoding.color.scale = { domain: levels() };
     }
-    const points = [...cells.values()].map((runs) => ({
-      x: mean(runs.map((r) => r.costs[cost])), y: mean(runs.map((r) => r.loss)), group: groupsOf(runs[0]),
-      name: choicesOf(runs[0]),
-    })).sort((a, b) => sign * (a.x - b.x) || a.y - b.y);
-    let least = Infinity;
-    const front = points.filter((p) => p.y < least && ((least = p.y), true));
-    const traces = levels().map((level, i) => {
-      const own = points.filter((p) => p.group === level), { color, symbol } = look(i);
-      return {
-        type: "scatter", mode: "markers", name: text(level), x: own.map((p) => p.x), y: own.map((p) => p.y),
-        text: own.map((p) => text(p.name)), marker: { color, symbol, size: 8, opacity: 0.85 },
-        hovertemplate: "%{text}<br>%{x:,.4s}: %{y:.4f}",
-      };
-    }).filter((t) => t.x.length);
-    traces.unshift({
-      type: "scatter", mode: "lines", name: "Pareto front", x: front.map((p) => p.x), y: front.map((p) => p.y),
-      line: { color: css("--dim"), width: 1.4, dash: "dot", shape: sign > 0 ? "hv" : "vh" }, hoverinfo: "skip",
-    });
-    const empty = !points.length;
-    $("plot-pareto").hidden = empty;
-    $("no-pareto").hidden = !empty;
-    const title = $("pareto-x").selectedOptions[0].text + (cost === "peak_memory_bytes" ? " (bytes)" : "");
-    if (!empty) draw("plot-pareto", traces, layout(title, "final loss (nats per token)"));
-    $("front").replaceChildren(...front.map((p) => {
-      const item = document.createElement("li");
-      item.textContent = `${p.name}: ${p.y.toFixed(4)} at ${p.x.toLocaleString("en", { maximumSignificantDigits: 4 })}`;
-      return item;
-    }));
+    logged = new Set(values.map((row) => row.run));
+    begin(spec, "shown", shownRuns());
+    begin(spec, "points", withPoints());
+    hideEmptyCurves();
+    if (logged.size) await draw($("plot-curves"), spec);
+  }
+  let logged = new Set(); // the runs that have a curve
+  const withPoints = () => $("curve-y").value === "val" && visible.length <= 60;
+  function hideEmptyCurves() {
+    const any = shownRuns().some((shown, i) => shown && logged.has(i));
+    $("plot-curves").hidden = !any;
+    $("no-curves").hidden = any;
+  }
+  function filterCurves() {
+    hideEmptyCurves();
+    signal($("plot-curves"), "points", withPoints());
+    signal($("plot-curves"), "shown", shownRuns());
   }
 
   const experts = data.runs.some((r) => r.load);
@@ -181,21 +122,15 @@
     if (!run) return;
     const last = (r) => r.load.map(([, values]) => values.at(-1) ?? 0);
     const even = 1 / run.load.length, final = last(run);
-    const evenLine = { type: "line", line: { color: css("--dim"), width: 1, dash: "dot" } };
-    draw("plot-load", run.load.map(([x, y], i) => ({
-      type: "scatter", mode: "lines", name: `expert ${i}`, x, y, line: { color: look(i).color, dash: look(i).dash, width: 1.5 },
-      hovertemplate: `expert ${i}<br>step %{x}: %{y:.3f}`,
-    })), layout("step", "share of the tokens", { yaxis: { rangemode: "tozero" },
-      shapes: [{ ...evenLine, xref: "paper", x0: 0, x1: 1, y0: even, y1: even }] }));
-    draw("plot-final", [{
-      type: "bar", x: final.map((_, i) => `${i}`), y: final, marker: { color: final.map((_, i) => look(i).color) },
-      hovertemplate: "expert %{x}: %{y:.3f}",
-    }], layout("expert", "share at the last step", { showlegend: false, xaxis: { type: "category" },
-      shapes: [{ ...evenLine, xref: "paper", x0: 0, x1: 1, y0: even, y1: even }] }));
+    const values = run.load.flatMap(([steps, shares], i) => steps.map((step, k) => ({
+      expert: `expert ${i}`, step, share: shares[k], even, last: k === steps.length - 1,
+    })));
+    draw($("plot-load"), { ...copy(data.explore.load), datasets: { load: values } });
+    draw($("plot-final"), { ...copy(data.explore.final), datasets: { load: values } });
     const most = own.map((r) => Math.max(...last(r)) * r.load.length).sort((a, b) => a - b);
-    $("expert-words").textContent = `Dotted: an even share. At the end the busiest expert of this run has ` +
-      `${(Math.max(...final) / even).toFixed(2)} times it; over the ${own.length} shown runs with experts the median is ` +
-      `${most[Math.floor(most.length / 2)].toFixed(2)}, the largest ${most.at(-1).toFixed(2)}.`;
+    $("expert-words").textContent = `The dashed line is an even share. At the end the busiest expert of this run has ` +
+      `${(Math.max(...final) / even).toFixed(2)} times an even share. Over the ${own.length} shown runs with experts the median ` +
+      `is ${most[Math.floor(most.length / 2)].toFixed(2)} and the largest ${most.at(-1).toFixed(2)}.`;
   }
 
   // Filter: a row stays when all its options are ticked and it contains every word.
@@ -215,7 +150,7 @@
   let waiting = 0;
   function filterSoon() {
     clearTimeout(waiting);
-    waiting = setTimeout(() => { filter(); drawCurves(); drawPareto(); fillExperts(); }, 120);
+    waiting = setTimeout(() => { filter(); filterCurves(); filterCosts(); fillExperts(); }, 120);
   }
 
   // Sort: numbers as numbers, rows without a value last in both directions.
@@ -235,7 +170,7 @@
   for (const header of $("table").tHead.rows[0].cells) {
     header.firstElementChild.addEventListener("click", () => sort(header, header.cellIndex));
   }
-  if (narrow()) document.querySelector("details.filters").open = false;
+  if (innerWidth < 600) document.querySelector("details.filters").open = false;
   for (const f of data.factors) $("colour").add(new Option(f.name, f.name));
   $("colour").add(new Option("status", "status"));
   document.querySelectorAll("fieldset input").forEach((box) => box.addEventListener("change", filterSoon));
@@ -246,11 +181,14 @@
     filterSoon();
   });
   for (const id of ["curve-x", "curve-y", "curve-scale"]) $(id).addEventListener("change", drawCurves);
-  $("colour").addEventListener("change", () => { drawCurves(); drawPareto(); });
-  $("pareto-x").addEventListener("change", drawPareto);
+  $("colour").addEventListener("change", () => { drawCurves(); costs.forEach(drawFigure); });
   $("expert-run").addEventListener("change", drawExperts);
-  if ($("effect-kind")) $("effect-kind").addEventListener("change", drawEffects);
-  function drawAll() { drawCurves(); drawEffects(); drawPareto(); fillExperts(); }
+  $("effect-kind")?.addEventListener("change", () => {
+    for (const element of figures) {
+      if (element.dataset.figure === "main_effects") signal(element, "kind", $("effect-kind").value);
+    }
+  });
+  function drawAll() { figures.forEach(drawFigure); drawCurves(); fillExperts(); filterCosts(); }
   dark.addEventListener("change", drawAll);
   filter();
   drawAll();

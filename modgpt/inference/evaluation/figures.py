@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from modgpt.compare.figures import COLOURS
+from modgpt.compare.style import COLOURS
 from modgpt.inference.evaluation.evaluate import Evaluation
 from modgpt.inference.evaluation.tables import NOT_APPLICABLE, grouped, mean_and_interval
 

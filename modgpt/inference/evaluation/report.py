@@ -7,7 +7,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from modgpt.compare.figures import STYLE
+from modgpt.compare.style import STYLE
 from modgpt.inference.evaluation.evaluate import Evaluation
 from modgpt.inference.evaluation.figures import draw_by_length, draw_by_position
 from modgpt.inference.evaluation.tables import length_rows, position_rows, write_csv

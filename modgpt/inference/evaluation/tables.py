@@ -14,7 +14,7 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from modgpt.compare.effects import t_interval
+from modgpt.compare.noise import t_interval
 from modgpt.inference.evaluation.evaluate import Evaluation
 from modgpt.inference.terminal import visible
 from modgpt.runs.files import replaced

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from modgpt.compare.effects import COSTS
+from modgpt.compare.columns import ACCURACY, COSTS, LOSS
 from modgpt.compare.factors import Factor
-from modgpt.compare.load import ACCURACY, LOSS, Results
+from modgpt.compare.load import Results
 from modgpt.compare.statistics import Statistics
 from tests.compare.synthetic import OPTIONS, Choices
 
@@ -18,7 +18,7 @@ Runs = list[tuple[Choices, int, float]]
 SMALL = {"attention": OPTIONS["attention"], "pos": OPTIONS["pos"]}
 
 
-def results_of(runs: Iterable[tuple[Choices, int, float]], status: str = "FINISHED") -> Results:
+def results_of(runs: Iterable[tuple[Choices, int, float]], status: str = "finished") -> Results:
     """Results without folders."""
     rows = [
         {"run": f"r{i}", "status": status, "reason": "", **choices, "seed": seed, LOSS: loss}

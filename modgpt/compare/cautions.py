@@ -1,0 +1,129 @@
+"""Cautions beside a comparison: what could mislead a reader of these runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from modgpt.compare.columns import DIVERGED, FAILED, INTERRUPTED, PARTIAL, RUNNING
+from modgpt.compare.counting import several
+from modgpt.compare.load import Results
+from modgpt.compare.statistics import Statistics
+
+CONDITION_NAMES = {"device": "device", "precision": "precision", "threads": "number of threads"}
+
+
+def cautions(results: Results, statistics: Statistics) -> Iterator[str]:
+    """All cautions, one sentence or two each."""
+    if results.problems:
+        yield f"{several(len(results.problems), 'path')} left out, listed under Not read."
+    if results.finished.empty:
+        yield "No run has finished with a finite loss: there is nothing to compare yet."
+        return
+    yield from missing_runs(results.table)
+    yield from unlike_runs(results, statistics)
+    yield from chosen_values(results)
+    yield from unseparated(statistics)
+    if statistics.noise.sigma is not None:
+        yield from doubtful_noise(statistics)
+
+
+def missing_runs(table: pd.DataFrame) -> Iterator[str]:
+    """Cautions about runs without a final loss."""
+    counts = table["status"].value_counts()
+    lost = int(counts.get(FAILED, 0)) + int(counts.get(DIVERGED, 0))
+    if lost:
+        yield (
+            f"{several(lost, 'failed or diverged job')} {'is' if lost == 1 else 'are'} missing from all "
+            "means: an option that often fails is judged by its surviving runs."
+        )
+    if partial := int(counts.get(PARTIAL, 0)):
+        yield f"{several(partial, 'partial result')} not in the statistics, listed under Not finished."
+    if going := int(counts.get(RUNNING, 0)) + int(counts.get(INTERRUPTED, 0)):
+        yield f"{several(going, 'job')} not finished yet: the results may still change."
+
+
+def unlike_runs(results: Results, statistics: Statistics) -> Iterator[str]:
+    """Cautions about runs that were not trained under the same conditions."""
+    rows = results.finished
+    if rows["tokens_seen"].nunique() > 1:
+        yield (
+            "The finished runs saw different numbers of tokens: compare their curves against tokens, "
+            "not steps."
+        )
+    if rows["corpus_sha256"].nunique() > 1:
+        by = next((f.name for f in statistics.factors if one_corpus_each(rows, f.name)), None)
+        yield (
+            f"Each {by} has its own data: compare losses within one {by}, not between them."
+            if by
+            else "The runs were trained on different corpora: their losses cannot be compared."
+        )
+    differ = [name for column, name in CONDITION_NAMES.items() if rows[column].nunique() > 1]
+    if rows["git_revision"].nunique() > 1:
+        differ.append("revision of the code")
+    if differ:
+        yield f"The finished runs differ in {', '.join(differ)}."
+    if any((folder / "study.db").exists() for folder in results.folders):
+        yield (
+            "These are the trials of a search. It tries good options more often and with better "
+            "hyperparameters, so the effects here are not measurements. Confirm a winner with a sweep "
+            "over seeds."
+        )
+
+
+def one_corpus_each(rows: pd.DataFrame, factor: str) -> bool:
+    """Whether this factor decides the data, as the length of a task does."""
+    return bool((rows.groupby(factor)["corpus_sha256"].nunique() == 1).all())
+
+
+def chosen_values(results: Results) -> Iterator[str]:
+    """Cautions about hyperparameters that were chosen for each combination."""
+    keys = ", ".join(sorted(results.tuned))
+    unknown = sum(cell["chosen"] is None for tuning in results.tunings for cell in tuning["cells"])
+    if unknown:
+        yield f"{several(unknown, 'combination')} left out: no value of {keys} finished with every seed."
+    edges = sum(cell["at_edge"] for tuning in results.tunings for cell in tuning["cells"])
+    if edges:
+        yield (
+            f"{several(edges, 'combination')} chose the first or last value listed for {keys}: a better "
+            "value may lie outside the list."
+        )
+
+
+def unseparated(statistics: Statistics) -> Iterator[str]:
+    """Cautions about choices and runs that the statistics leave out."""
+    for factor in statistics.factors:
+        if not factor.designed:
+            yield (
+                f"{factor.name} takes {len(factor.levels)} values: it distinguishes combinations, but "
+                "has no main effect here."
+            )
+    if statistics.repeated:
+        yield (
+            f"{several(statistics.repeated, 'run')} left out of the statistics: the same combination "
+            "and seed was run again later."
+        )
+    lost = statistics.effects["deviation"].isna() if len(statistics.effects) else pd.Series(dtype=bool)
+    if lost.any():
+        names = sorted(set(statistics.effects.loc[lost, "factor"]))
+        yield f"These runs cannot separate {', '.join(names)} from the other choices."
+
+
+def doubtful_noise(statistics: Statistics) -> Iterator[str]:
+    """Cautions about an estimate of the seed noise from few runs."""
+    found = statistics.noise
+    if found.df < 5:
+        yield "The seed noise is estimated from few replicates, so the intervals are wide."
+    alone = int((statistics.cells["n"] == 1).sum())
+    if alone:
+        yield (
+            f"{several(alone, 'combination')} with a single seed: the statistics assume the noise of "
+            "the other combinations."
+        )
+    scatter = statistics.cells["sd"] ** 2 * (statistics.cells["n"] - 1)
+    if found.replicated >= 4 and scatter.max() > scatter.sum() / 2:
+        cell = statistics.cells.loc[scatter.idxmax()]
+        other = [f for f in statistics.factors if cell[f.name] != f.baseline]
+        choices = ", ".join(f"{f.name}={cell[f.name]}" for f in other) or "the baseline"
+        yield f"More than half of the noise comes from one combination: {choices}."

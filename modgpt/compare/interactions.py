@@ -1,0 +1,55 @@
+"""Does the effect of one factor depend on the option of another?"""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from modgpt.compare.columns import LOSS
+from modgpt.compare.effects import fitted, main_effects
+from modgpt.compare.factors import Factor
+from modgpt.compare.noise import Matrix, Noise, rank
+
+
+def interaction_table(
+    frame: pd.DataFrame, factors: list[Factor], blocks: Matrix, noise: Noise
+) -> pd.DataFrame:
+    """A row per pair of factors: the F test of their interaction.
+
+    F = (SS without the pair's products − SS with them) / (their degrees of freedom · σ²), in a model
+    with all main effects and seed blocks. The error is the seed noise.
+    """
+    columns = main_effects(frame, factors)
+    reduced = np.hstack([*columns, blocks])
+    loss = frame[LOSS].to_numpy()
+    rows = []
+    for (i, a), (j, b) in combinations(enumerate(factors, start=1), 2):
+        products = [columns[i][:, [k]] * columns[j] for k in range(columns[i].shape[1])]
+        full = np.hstack([reduced, *products])
+        df = rank(full) - rank(reduced)
+        f = p = np.nan
+        if df and noise.sigma is not None:
+            explained = fitted(loss, reduced).ssr - fitted(loss, full).ssr
+            f = max(0.0, explained) / df / noise.sigma**2
+            p = float(stats.f.sf(f, df, noise.df))
+        rows.append({"a": a.name, "b": b.name, "F": f, "df": df, "df_error": noise.df, "p": p})
+    table = pd.DataFrame(rows, columns=["a", "b", "F", "df", "df_error", "p"])
+    corrected = np.full(len(table), np.nan)
+    tested = table["p"].notna().to_numpy(dtype=bool)
+    if tested.any():
+        corrected[tested] = multipletests(table.loc[tested, "p"], method="holm")[1]
+    table["p_holm"] = corrected
+    return table
+
+
+def pair_means(frame: pd.DataFrame, a: Factor, b: Factor) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Mean loss, and number of runs, of every pair of options of two factors."""
+    mean, count = (
+        frame.pivot_table(LOSS, a.name, b.name, how).reindex(index=a.levels, columns=b.levels)
+        for how in ("mean", "count")
+    )
+    return mean, count.fillna(0).astype(int)

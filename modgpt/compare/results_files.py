@@ -1,0 +1,83 @@
+"""`results.csv` and `results.md`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from modgpt.compare.escaping import for_markdown, for_spreadsheet
+from modgpt.compare.load import Results
+from modgpt.compare.sentences import Words
+from modgpt.compare.statistics import Statistics
+from modgpt.compare.tables import (
+    LABELS,
+    cell_rows,
+    effect_rows,
+    interaction_rows,
+    job_columns,
+    problem_rows,
+    ranked,
+    records,
+    shared,
+    shown,
+    tuning_rows,
+    unfinished_rows,
+)
+from modgpt.runs.files import replaced
+
+MOST_CELLS = 30  # of the best combinations, in results.md
+
+
+def write_csv(results: Results, path: Path) -> None:
+    """Write every job with every column, numbers unrounded."""
+    table = ranked(results.table).drop(columns=["path", "tokens_per_step"])
+    texts = table.select_dtypes(exclude="number").columns
+    table[texts] = table[texts].map(for_spreadsheet)
+    table.columns = [str(for_spreadsheet(name)) for name in table.columns]
+    with replaced(path) as beside:
+        table.to_csv(beside, index=False)
+
+
+def write_markdown(results: Results, statistics: Statistics, words: Words, path: Path) -> None:
+    """Write the paragraphs, the best combinations, the effects, and a row per job."""
+    parts = ["# Comparison", *map(for_markdown, words.paragraphs)]
+    if words.cautions:
+        parts.append("\n".join(f"- {for_markdown(caution)}" for caution in words.cautions))
+    cells = cell_rows(statistics)
+    if len(cells) > 1:
+        parts += ["## Combinations", markdown(cells[:MOST_CELLS])]
+        if len(cells) > MOST_CELLS:
+            parts.append(f"The best {MOST_CELLS} of {len(cells)}.")
+    if len(statistics.effects):
+        parts += [
+            "## Main effects",
+            "Deviation from the grand mean (sum contrasts), and mean paired difference to the baseline; "
+            "the costs are those of the same pairs.",
+            markdown(effect_rows(statistics)),
+        ]
+    if tuned := tuning_rows(results):
+        parts += ["## Chosen hyperparameters", for_markdown(words.tuning), markdown(tuned)]
+    if interactions := interaction_rows(statistics):
+        parts += ["## Interactions", markdown(interactions)]
+    columns = job_columns(results)
+    jobs = [
+        {LABELS.get(c, c): shown(c, row[c]) for c in columns}
+        for row in records(ranked(results.table)[columns])
+    ]
+    parts += ["## Jobs", f"All jobs share {for_markdown(shared(results))}.", markdown(jobs)]
+    if rows := unfinished_rows(results):
+        parts += ["## Not finished", markdown(rows)]
+    if rows := problem_rows(results):
+        parts += ["## Not read", markdown(rows)]
+    with replaced(path) as beside:
+        beside.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def markdown(rows: list[dict[str, str]]) -> str:
+    """A Markdown table; columns may differ between rows."""
+    header = list(dict.fromkeys(name for row in rows for name in row))
+
+    def line(cells: list[str]) -> str:
+        return f"| {' | '.join(cells)} |"
+
+    body = [line([for_markdown(row.get(name, "")) for name in header]) for row in rows]
+    return "\n".join([line([for_markdown(name) for name in header]), line(["---"] * len(header)), *body])
