@@ -140,6 +140,12 @@ def build_trainer(cfg: DictConfig, essential: list[Callback], files: AtomicCheck
             val_check_interval=cfg.trainer.val_check_interval * cfg.trainer.accumulate_grad_batches,
             # With min_steps Lightning would wait for the end of the first epoch, which has none.
             min_epochs=0,
+            # As in `FIXED`, also where they are null or deleted: Lightning's own defaults differ.
+            max_epochs=-1,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            overfit_batches=0.0,
+            use_distributed_sampler=False,
             _convert_="all",
         )
 

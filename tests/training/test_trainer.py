@@ -19,7 +19,7 @@ from modgpt.config.saved import job_of
 from modgpt.errors import UserError
 from modgpt.training.lit_module import LitGPT
 from modgpt.training.loop import train
-from modgpt.training.trainer import FIXED, check_trainer, validated_batches
+from modgpt.training.trainer import FIXED, build_trainer, check_trainer, validated_batches
 from tests.training.test_loop import losses, run, weights
 
 Overrides = Callable[..., list[str]]
@@ -97,6 +97,21 @@ def test_what_is_refused_leaves_nothing_behind(
 )
 def test_values_that_change_nothing_are_taken(arguments: list[str]) -> None:
     check_trainer(compose(arguments))
+
+
+def test_nothing_falls_back_to_lightning_s_default() -> None:
+    """Which would be two batches of validation before the training, and a sampler that drops data."""
+    cfg = compose(
+        [
+            "trainer.num_sanity_val_steps=null", "~trainer.use_distributed_sampler",
+            "trainer.precision=32-true", "trainer.accelerator=cpu",
+            "callbacks=none",
+        ]
+    )  # fmt: skip
+    check_trainer(cfg)
+    trainer = build_trainer(cfg, [])
+    assert trainer.num_sanity_val_steps == 0
+    assert not trainer._accelerator_connector.use_distributed_sampler
 
 
 # --- gradient clipping ----------------------------------------------------------------------------
