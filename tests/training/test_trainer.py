@@ -17,6 +17,7 @@ from modgpt import compose
 from modgpt.commands.train import main
 from modgpt.config.saved import job_of
 from modgpt.errors import UserError
+from modgpt.runs.checkpoint import AtomicCheckpointIO
 from modgpt.training.lit_module import LitGPT
 from modgpt.training.loop import train
 from modgpt.training.trainer import FIXED, build_trainer, check_trainer, validated_batches
@@ -109,7 +110,7 @@ def test_nothing_falls_back_to_lightning_s_default() -> None:
         ]
     )  # fmt: skip
     check_trainer(cfg)
-    trainer = build_trainer(cfg, [])
+    trainer = build_trainer(cfg, [], AtomicCheckpointIO())
     assert trainer.num_sanity_val_steps == 0
     assert not trainer._accelerator_connector.use_distributed_sampler
 
