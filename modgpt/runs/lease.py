@@ -27,6 +27,8 @@ POLL_SECONDS = 0.2
 log = logging.getLogger(__name__)
 # For each lease: what its heartbeat looked like, and when this process first saw it so.
 seen: dict[Path, tuple[tuple[int, int], float]] = {}
+# Tokens of leases that this process has given back, perhaps without being able to remove them.
+given_back: set[str] = set()
 
 
 class LeaseLost(TrainingError):
@@ -122,6 +124,7 @@ class Lease:
     def release(self) -> None:
         """Give the lease back."""
         self.ended.set()
+        given_back.add(self.token)
         with suppress(OSError), locked(self.folder / ".lock"):
             if self.mine():
                 self.path.unlink()
@@ -162,7 +165,8 @@ def _alive(path: Path, stale_seconds: float) -> bool:
         seen.pop(path, None)
         return False
     holder = read(path)
-    if holder.get("machine") == machine() and not process_lives(holder):
+    here = holder.get("machine") == machine()
+    if here and (holder.get("token") in [*given_back] or not process_lives(holder)):
         return False
     before, since = seen.get(path, (None, 0.0))
     if now != before:
