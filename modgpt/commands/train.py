@@ -22,10 +22,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from modgpt.config.compose import Job, compose_with_hydra, explain, make_job
 from modgpt.config.overrides import check_overrides, parse
-from modgpt.config.saved import job_of
 from modgpt.config.search import CONFIG_DIR, add_config_dir
 from modgpt.config.trust import trust_package
 from modgpt.errors import TrainingError, UserError
+from modgpt.runs.saved import job_of
 
 USER_ERROR = 2
 
@@ -196,6 +196,7 @@ def derived(ready: Any) -> dict[str, Any]:
 def run_job(job: Job) -> int:
     """Train one composed job and print its summary; the exit code."""
     # Only now: what is wrong with the composition has been told without waiting for torch.
+    from modgpt.inference.samples import sample
     from modgpt.runs.session import Interrupted, Session
     from modgpt.training.distributed import is_leader
     from modgpt.training.loop import train
@@ -206,8 +207,9 @@ def run_job(job: Job) -> int:
     try:
         with Session(is_leader()) as session:
             outcome = train(job, session)
-            sample = outcome.data.sample(outcome.module.model, max_new_tokens=200, seed=job.config.seed)
-            print_summary(outcome.folder, outcome.record, sample)
+            model, seed = outcome.module.model, job.config.seed
+            text = sample(model, outcome.data, max_new_tokens=200, seed=seed)
+            print_summary(outcome.folder, outcome.record, text)
     except Interrupted as stop:
         print(stop.advice(), file=sys.stderr)
         sys.exit(128 + stop.signum)  # leaves a multirun too, and does not start its next job

@@ -22,7 +22,7 @@ from modgpt.compare.tables import (
     tuning_rows,
     unfinished_rows,
 )
-from modgpt.runs.files import replaced
+from modgpt.files import replaced
 
 MOST_CELLS = 30  # of the best combinations, in results.md
 

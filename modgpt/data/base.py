@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import lightning as L
 import torch
@@ -13,8 +12,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from modgpt.data.batch import EndlessBatches
 from modgpt.data.tokenizers.base import Tokenizer
-from modgpt.inference.generation import generate
-from modgpt.model.gpt import GPT
 
 
 class DataModule(L.LightningDataModule, ABC):
@@ -76,10 +73,6 @@ class DataModule(L.LightningDataModule, ABC):
     @abstractmethod
     def validation_batches(self) -> Dataset[Tensor] | Sequence[Tensor]:
         """This process's share of the validation batches, always the same."""
-
-    def sample(self, model: GPT, prompt: str = "", **options: Any) -> str:
-        """What the model has learned, for a person to read; arguments as for `generate`."""
-        return generate(model, self.tokenizer, prompt, **options)
 
     def train_dataloader(self) -> DataLoader[Tensor]:
         return loader(self.training_batches(), self.on_gpu())

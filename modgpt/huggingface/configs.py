@@ -16,11 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 from modgpt.config.build import build_model
 from modgpt.config.compose import compose
 from modgpt.config.keys import PARTS
-from modgpt.config.saved import CHANGEABLE, flat
 from modgpt.errors import UserError
 from modgpt.huggingface.architecture import Architecture, Config, Converted
 from modgpt.huggingface.tables import ARCHITECTURES
 from modgpt.model.gpt import GPT
+from modgpt.runs.saved import CHANGEABLE, flat
 
 unknown = object()  # no value of a configuration
 # Knobs that transformers' configurations lack, and that affect training alone.

@@ -10,13 +10,13 @@ import torch
 import transformers
 
 from modgpt.errors import UserError
+from modgpt.files import new_folder
 from modgpt.huggingface import silenced
 from modgpt.huggingface.architecture import Architecture
 from modgpt.huggingface.configs import match_architecture
 from modgpt.huggingface.tokenizer import wrapped
 from modgpt.huggingface.weights import check_rules, to_theirs
 from modgpt.model.gpt import GPT
-from modgpt.runs.files import new_folder
 from modgpt.runs.folder import Run
 
 TOLERANCE = 1e-4  # of logits, ours against those of transformers

@@ -14,6 +14,7 @@ from modgpt.config.build import build_model
 from modgpt.config.check import check_arguments
 from modgpt.config.compose import compose_job
 from modgpt.errors import UserError
+from modgpt.files import new_folder
 from modgpt.huggingface import silenced
 from modgpt.huggingface.architecture import Architecture
 from modgpt.huggingface.configs import find_architecture, overrides_for
@@ -23,7 +24,6 @@ from modgpt.huggingface.tokenizer import read_tokenizer
 from modgpt.huggingface.weights import check_rules, from_theirs
 from modgpt.model.cost import cost_of
 from modgpt.runs.checkpoint import AtomicCheckpointIO
-from modgpt.runs.files import new_folder
 from modgpt.runs.provenance import now
 from modgpt.runs.record import RunRecord, write_record
 

@@ -18,7 +18,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from modgpt.errors import UserError
-from modgpt.runs.files import replaced
+from modgpt.files import replaced
 
 DIGEST = b"modgpt sha256 "
 DIGEST_BYTES = len(DIGEST) + 64

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from modgpt.errors import UserError
-from modgpt.runs.files import write_json
+from modgpt.files import write_json
 
 FORMAT = 2  # grows when the fields change in a way that a reader must know of
 LARGEST_FILE = 10_000_000  # bytes; a record has 3,000

@@ -11,9 +11,9 @@ import torch
 from lightning.fabric import Fabric
 
 from modgpt.config.compose import Job
-from modgpt.config.saved import job_of
 from modgpt.model.cost import Cost
 from modgpt.runs.record import status_of
+from modgpt.runs.saved import job_of
 from modgpt.sweep.identity import job_name
 from modgpt.training.hardware import Machine
 from modgpt.training.loop import quiet_lightning

@@ -9,7 +9,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from modgpt.errors import UserError
-from modgpt.runs.files import write_json
+from modgpt.files import write_json
 from modgpt.runs.lease import locked
 from modgpt.training.hardware import Machine, available_cores, best_compile, best_precision
 

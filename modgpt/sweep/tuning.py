@@ -12,7 +12,7 @@ from rich.table import Table
 
 from modgpt.config.compose import compose_job
 from modgpt.errors import UserError
-from modgpt.runs.files import write_json
+from modgpt.files import write_json
 from modgpt.sweep.design import TUNED, TUNING, expand
 from modgpt.sweep.display import make_console
 from modgpt.sweep.launch import Ended, run_sweep, sweep_folder, with_name

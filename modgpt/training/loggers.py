@@ -19,7 +19,7 @@ from torch.utils.tensorboard.summary import hparams
 from modgpt.config.check import parameters
 from modgpt.config.keys import PARTS, command_keys
 from modgpt.config.search import groups
-from modgpt.runs.files import replaced
+from modgpt.files import replaced
 from modgpt.training.trainer import errors_of
 
 NAMED_BY = {*PARTS, "seed"} - {"block"}

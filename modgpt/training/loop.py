@@ -19,12 +19,12 @@ from omegaconf import DictConfig, OmegaConf
 from modgpt.config.compose import Job
 from modgpt.data.base import DataModule
 from modgpt.errors import TrainingError
+from modgpt.files import replaced
 from modgpt.model.cost import count_parameters
 from modgpt.model.gpt import GPT
 from modgpt.runs.checkpoint import AtomicCheckpointIO
-from modgpt.runs.files import replaced
 from modgpt.runs.folder import claim_folder
-from modgpt.runs.provenance import device_name, first_record, now, peak_memory
+from modgpt.runs.provenance import device_name, now, peak_memory
 from modgpt.runs.record import RecordFile, RunRecord
 from modgpt.runs.session import Session
 from modgpt.training.callbacks.measuring import (
@@ -41,6 +41,7 @@ from modgpt.training.callbacks.resuming import (
     StopOnSignal,
 )
 from modgpt.training.distributed import is_leader, tell_followers
+from modgpt.training.first_record import first_record
 from modgpt.training.hardware import Machine
 from modgpt.training.lit_module import LitGPT
 from modgpt.training.loggers import build_loggers

@@ -18,12 +18,12 @@ from modgpt.config.check import check_arguments
 from modgpt.config.compose import Job
 from modgpt.config.keys import PARTS
 from modgpt.config.match import Matched, cost_at, match_size
-from modgpt.config.saved import differences
 from modgpt.data.base import DataModule
 from modgpt.errors import UserError, as_user_errors
 from modgpt.model.cost import Cost
 from modgpt.model.gpt import GPT
 from modgpt.runs.folder import load_run
+from modgpt.runs.saved import differences
 from modgpt.training.hardware import Machine, check_machine, machine_for
 from modgpt.training.lit_module import LitGPT
 from modgpt.training.trainer import check_trainer, validated_batches

@@ -9,11 +9,11 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from modgpt.config.keys import PARTS
-from modgpt.config.saved import differences
 from modgpt.config.trust import read_config
 from modgpt.errors import UserError
 from modgpt.runs.checkpoint import has_checkpoint, latest_checkpoint
 from modgpt.runs.record import RunRecord, read_record
+from modgpt.runs.saved import differences
 from modgpt.runs.session import Session
 from modgpt.training.distributed import is_leader
 

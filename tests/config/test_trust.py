@@ -127,7 +127,7 @@ def test_a_target_is_refused_in_every_place(place: str, tree: dict[str, Any]) ->
         "hydra.utils.instantiate",
         "modgpt.training.loop.shutil.copyfile",  # through a module that one of ours imports
         "modgpt.model.gpt.nn.init.normal_",
-        "modgpt.runs.files.write_json",  # ours, but no packaged config names it
+        "modgpt.files.write_json",  # ours, but no packaged config names it
         "modgpt.config.build.build_model",
         "modgpt.data.tokenizers.saved.Path.write_text",
         "torch.nn.LayerNorm.__init__",

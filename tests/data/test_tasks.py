@@ -14,6 +14,7 @@ from modgpt.data.tasks.base import TaskBatches, TaskDataModule, letters
 from modgpt.data.tasks.copying import CopyDataModule
 from modgpt.data.tasks.recall import RecallDataModule, without_replacement
 from modgpt.data.tokenizers.char import CharTokenizer
+from modgpt.inference.samples import sample
 from tests.compositions import small_model
 
 BASE: dict[str, Any] = {
@@ -193,7 +194,7 @@ def test_what_a_model_answers_is_shown() -> None:
     data.load()
     model = small_model({}, block_size=70).train()
     inputs, targets = data.val_tokens[:, 0]
-    shown = data.sample(model, max_new_tokens=200, seed=1)
+    shown = sample(model, data, max_new_tokens=200, seed=1)
     assert model.training
     first, second = (block.split("\n") for block in shown.split("\n\n"))
     assert [line[:8] for line in first] == ["reads   ", "wanted  ", "answers "]

@@ -20,13 +20,13 @@ import transformers
 
 from modgpt import generate, load_run
 from modgpt.commands.train import main
-from modgpt.config.saved import job_of
 from modgpt.data.tokenizers.char import CharTokenizer
 from modgpt.data.tokenizers.pretrained import PretrainedTokenizer
 from modgpt.data.tokenizers.saved import load_tokenizer
 from modgpt.errors import UserError
 from modgpt.huggingface.export import check_same_logits, export
 from modgpt.huggingface.importing import import_folder
+from modgpt.runs.saved import job_of
 from modgpt.training.loop import Outcome, train
 from tests.checkout import ROOT
 from tests.huggingface.test_parity import SIZES, theirs

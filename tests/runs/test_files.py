@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from modgpt.runs.files import replaced, write_json
+from modgpt.files import replaced, write_json
 
 
 def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from lightning.pytorch.callbacks import Callback
 
-import modgpt.runs.files
+import modgpt.files
 import modgpt.runs.record
 from modgpt.commands.train import main
+from modgpt.files import write_json
 from modgpt.runs.checkpoint import read_checkpoint
-from modgpt.runs.files import write_json
 from tests.runs.test_session import with_callback
 from tests.sweep.script import records, sweep, tiny
 
@@ -161,7 +161,7 @@ def test_a_record_on_a_full_disk_takes_the_place_of_the_old_one(
     def full(*_: Any, **__: Any) -> Any:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(modgpt.runs.files.tempfile, "mkstemp", full)
+    monkeypatch.setattr(modgpt.files.tempfile, "mkstemp", full)
     write_json(path, {"status": "failed", "reason": "no space"})
     assert json.loads(path.read_text()) == {"status": "failed", "reason": "no space"}
     write_json(path, {})

@@ -27,7 +27,7 @@ import modgpt.sweep.search.optuna_search as searching
 from modgpt.commands.train import main
 from modgpt.config.compose import Job, compose_job
 from modgpt.errors import UserError
-from modgpt.runs.files import write_json
+from modgpt.files import write_json
 from modgpt.sweep.identity import job_name
 from modgpt.sweep.launch import Ended
 from modgpt.sweep.plan import Planned

@@ -20,7 +20,7 @@ from modgpt.compare.sentences import describe
 from modgpt.compare.statistics import analyse
 from modgpt.config.compose import Job
 from modgpt.errors import UserError
-from modgpt.runs.files import write_json
+from modgpt.files import write_json
 from modgpt.sweep.launch import Ended
 from modgpt.sweep.plan import Planned
 from tests.checkout import ROOT

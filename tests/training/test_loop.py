@@ -27,10 +27,10 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 import modgpt.training.loop
 from modgpt import build_model, load_run
 from modgpt.commands.train import main
-from modgpt.config.saved import job_of
 from modgpt.config.search import options
 from modgpt.data.sources.files import read_text
 from modgpt.runs.checkpoint import model_weights, read_checkpoint, write_checkpoint
+from modgpt.runs.saved import job_of
 from modgpt.training.callbacks.resuming import Interrupted, StopOnSignal
 from modgpt.training.lit_module import LitGPT
 from modgpt.training.loop import Outcome, train

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from modgpt import compose
 from modgpt.commands.train import main
-from modgpt.config.saved import job_of
 from modgpt.errors import UserError
 from modgpt.runs.checkpoint import AtomicCheckpointIO
+from modgpt.runs.saved import job_of
 from modgpt.training.lit_module import LitGPT
 from modgpt.training.loop import train
 from modgpt.training.trainer import FIXED, build_trainer, check_trainer, validated_batches

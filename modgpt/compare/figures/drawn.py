@@ -18,7 +18,7 @@ from modgpt.compare.figures.figure import Figure
 from modgpt.compare.figures.pairs import pairs_figure
 from modgpt.compare.load import Results
 from modgpt.compare.statistics import Statistics
-from modgpt.runs.files import replaced
+from modgpt.files import replaced
 
 FORMATS = ("png", "svg", "pdf")
 

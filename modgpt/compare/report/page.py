@@ -36,7 +36,7 @@ from modgpt.compare.tables import (
     tuning_rows,
     unfinished_rows,
 )
-from modgpt.runs.files import replaced
+from modgpt.files import replaced
 
 HERE = Path(__file__).parent
 

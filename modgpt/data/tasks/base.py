@@ -11,13 +11,11 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from modgpt.data.base import DataModule
 from modgpt.data.batch import IGNORED, EndlessBatches
 from modgpt.data.tokenizers.base import Tokenizer
-from modgpt.model.gpt import GPT
 
 TRAINING, VALIDATION = 0, 1  # streams of random numbers, which never meet
 COLUMNS = 64  # of a sequence that is shown to a person
@@ -81,17 +79,13 @@ class TaskDataModule(DataModule):
         batches = self.val_tokens.split(self.eval_batch_size, dim=1)
         return [batch[:, share["rank"] :: share["world_size"]] for batch in batches]
 
-    def sample(self, model: GPT, prompt: str = "", **options: Any) -> str:
-        """The first validation sequence, with the right answers and those of the model below it.
+    def example(self) -> tuple[Tensor, Tensor]:
+        """The inputs and targets of the first validation sequence: (T,) each."""
+        inputs, targets = self.val_tokens[:, 0]
+        return inputs, targets
 
-        A continuation would show nothing: the model has learned to answer, not to write sequences.
-        """
-        inputs, targets = self.val_tokens[:, 0].to(model.embedding.weight.device)
-        was_training = model.training
-        model.eval()
-        with torch.inference_mode():
-            answers = model(inputs[None])[0].argmax(-1)
-        model.train(was_training)
+    def compared(self, inputs: Tensor, targets: Tensor, answers: Tensor) -> str:
+        """A sequence, the right answers and those of a model: (T,) each -> lines of text."""
         asked = targets != IGNORED
         lines = [
             ("reads", self.tokenizer.decode(inputs)),

@@ -8,10 +8,10 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 from modgpt.compare.style import STYLE
+from modgpt.files import replaced
 from modgpt.inference.evaluation.evaluate import Evaluation
 from modgpt.inference.evaluation.figures import draw_by_length, draw_by_position
 from modgpt.inference.evaluation.tables import length_rows, position_rows, write_csv
-from modgpt.runs.files import replaced
 
 
 def write_report(evaluations: Sequence[Evaluation], folder: Path) -> list[Path]:

@@ -15,9 +15,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from modgpt.compare.noise import t_interval
+from modgpt.files import replaced
 from modgpt.inference.evaluation.evaluate import Evaluation
 from modgpt.inference.terminal import visible
-from modgpt.runs.files import replaced
 
 NOT_APPLICABLE = "not applicable"
 

@@ -6,6 +6,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from modgpt.inference.samples import sample
 from modgpt.training.lit_module import LitGPT
 
 
@@ -30,8 +31,9 @@ class Sample(Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: LitGPT) -> None:
         if not trainer.is_global_zero:
             return
-        text = pl_module.data.sample(
+        text = sample(
             pl_module.model,
+            pl_module.data,
             self.prompt,
             max_new_tokens=self.length,
             temperature=self.temperature,
