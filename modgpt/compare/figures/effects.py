@@ -20,7 +20,7 @@ def effects_figure(statistics: Statistics) -> Figure:
     """
     labels, heads, values = effect_lines(statistics)
     noisy = statistics.noise.sigma is not None
-    x = alt.X("value:Q", title="change of the final loss (nats per token); left is better")
+    x = alt.X("value:Q", title="change of the loss (nats); left is better", axis=alt.Axis(tickCount=7))
     y = alt.Y("line:O", title=None, scale=alt.Scale(domain=list(range(len(labels)))), axis=alt.Axis(
         labelExpr="labels[datum.value]", grid=False, ticks=False, domain=False,
         labelFontWeight=alt.condition("heads[datum.value]", alt.value("bold"), alt.value("normal")),
@@ -39,7 +39,7 @@ def effects_figure(statistics: Statistics) -> Figure:
     )
     zero = alt.Chart(rows([{"at": 0}])).mark_rule().encode(x="at:Q")
     bars = base.mark_rule(size=1.6).encode(x=alt.X("low:Q"), x2="high:Q")
-    points = base.mark_point(size=50, opacity=1).encode(
+    points = base.mark_point(size=38, opacity=1).encode(
         fill=alt.Fill("role:N", scale=roles, legend=None),
         fillOpacity=alt.condition("datum.tie", alt.value(0), alt.value(1)),
     )

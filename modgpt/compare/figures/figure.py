@@ -11,7 +11,7 @@ from modgpt.compare.json_values import plain_json
 from modgpt.compare.style import PAPER
 
 Chart = alt.Chart | alt.LayerChart | alt.FacetChart
-AXIS_AND_LEGEND = 60  # points, which the height of a panel on the page includes
+AXIS_AND_LEGEND = 90  # points, which the height of a panel on the page includes
 
 
 @dataclass(frozen=True)
