@@ -18,7 +18,9 @@ from modgpt.compare.noise import LEVEL, Matrix, Noise
 
 def sum_contrasts(factor: Factor) -> pd.DataFrame:
     """Sum contrasts, a row per option: their effects add up to zero, around the grand mean."""
-    return SumContrasts().get_coding_matrix(list(factor.levels), sparse=False)
+    coding = SumContrasts().get_coding_matrix(list(factor.levels), sparse=False)
+    assert isinstance(coding, pd.DataFrame)
+    return coding
 
 
 def main_effects(frame: pd.DataFrame, factors: list[Factor]) -> list[Matrix]:

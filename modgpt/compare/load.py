@@ -127,8 +127,9 @@ def tokens_per_step(run: RunRow) -> float | None:
     if run.status == FINISHED and steps and tokens:
         return tokens / steps
     keys = ("data.batch_size", "data.block_size", "trainer.accumulate_grad_batches")
-    sizes = [select(run.config, key) for key in keys]
-    return float(prod(sizes)) if all(isinstance(size, int) and size > 0 for size in sizes) else None
+    found = [select(run.config, key) for key in keys]
+    sizes = [size for size in found if isinstance(size, int) and size > 0]
+    return float(prod(sizes)) if len(sizes) == len(keys) else None
 
 
 def group_order(group: str) -> tuple[int, str]:

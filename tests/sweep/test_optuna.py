@@ -376,7 +376,7 @@ def test_a_search_through_the_script(arguments: list[str], tmp_path: Path) -> No
         [sys.executable, str(ROOT / "scripts/compare.py"), str(tmp_path / "s")],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert "4 jobs: 4 FINISHED" in compared.stdout
+    assert "4 jobs: 4 finished" in compared.stdout
 
 
 @pytest.mark.slow

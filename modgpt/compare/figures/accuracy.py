@@ -39,7 +39,7 @@ def accuracy_panel(
         for row in shown.to_dict("records")
     ]
     levels = sorted(across.levels, key=float)
-    base = alt.Chart(rows(values), title=f"{panel[0]} = {panel[1]}" if panel else "").encode(
+    base = alt.Chart(rows(values)).encode(
         x=alt.X("at:O", title=across.name, sort=levels, scale=alt.Scale(domain=levels),
                 axis=alt.Axis(labelAngle=0)),
         color=by_option("option", line.levels, line.name) if line else alt.Undefined,
@@ -47,9 +47,10 @@ def accuracy_panel(
     title, scale = "final validation accuracy", alt.Scale(domain=[0, 1])
     # The options stand a little apart, so that points with the same accuracy do not hide each other.
     apart = alt.XOffset("option:N", sort=list(line.levels) if line else None)
-    return alt.layer(
+    chart = alt.layer(
         base.mark_line(strokeWidth=1.6).encode(y=alt.Y("mean(accuracy):Q", title=title, scale=scale)),
         base.mark_point(filled=True, size=18, opacity=0.5).encode(
             y=alt.Y("accuracy:Q", title=title, scale=scale), xOffset=apart
         ),
     )
+    return chart.properties(title=f"{panel[0]} = {panel[1]}") if panel else chart

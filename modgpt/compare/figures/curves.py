@@ -84,8 +84,6 @@ def run_curves() -> dict[str, Any]:
     )
     zoom = alt.selection_interval(bind="scales", zoom="wheel![event.shiftKey]")
     lines = base.mark_line(strokeWidth=1.3, opacity=0.85)
-    points = base.transform_filter("points").mark_point(filled=True, size=14, opacity=0.9)
-    chart = alt.layer(lines.add_params(zoom), points).add_params(
-        alt.param(name="shown", value=[]), alt.param(name="points", value=True)
-    )
+    points = base.mark_point(filled=True, size=14, opacity=0.9)
+    chart = alt.layer(lines.add_params(zoom), points).add_params(alt.param(name="shown", value=[]))
     return specification(chart.properties(width="container", height=380))

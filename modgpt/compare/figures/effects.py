@@ -10,6 +10,7 @@ from modgpt.compare.figures.figure import Figure, rows
 from modgpt.compare.statistics import Statistics
 
 KINDS = {"difference": "paired difference to the baseline", "deviation": "deviation from the grand mean"}
+LINE = 23  # points between two options
 
 
 def effects_figure(statistics: Statistics) -> Figure:
@@ -19,12 +20,13 @@ def effects_figure(statistics: Statistics) -> Figure:
     """
     labels, heads, values = effect_lines(statistics)
     noisy = statistics.noise.sigma is not None
-    x = alt.X("value:Q", title="change of the final loss (nats per token); left is better")
+    x = alt.X("value:Q", title="change of the loss (nats); left is better", axis=alt.Axis(tickCount=7))
     y = alt.Y("line:O", title=None, scale=alt.Scale(domain=list(range(len(labels)))), axis=alt.Axis(
         labelExpr="labels[datum.value]", grid=False, ticks=False, domain=False,
         labelFontWeight=alt.condition("heads[datum.value]", alt.value("bold"), alt.value("normal")),
     ))  # fmt: skip
-    colour = alt.Color("role:N", scale=alt.Scale(domain=["baseline", "option"]), legend=None)
+    roles = alt.Scale(domain=["baseline", "option"])
+    colour = alt.Color("role:N", scale=roles, legend=None)
     tooltip = [
         alt.Tooltip("factor:N"), alt.Tooltip("option:N"), alt.Tooltip("value:Q", format="+.4f"),
         alt.Tooltip("low:Q", format="+.4f"), alt.Tooltip("high:Q", format="+.4f"),
@@ -37,14 +39,16 @@ def effects_figure(statistics: Statistics) -> Figure:
     )
     zero = alt.Chart(rows([{"at": 0}])).mark_rule().encode(x="at:Q")
     bars = base.mark_rule(size=1.6).encode(x=alt.X("low:Q"), x2="high:Q")
-    hollow = base.transform_filter("datum.tie").mark_point(filled=False, size=50, opacity=1)
-    full = base.transform_filter("!datum.tie").mark_point(filled=True, size=60, opacity=1)
+    points = base.mark_point(size=38, opacity=1).encode(
+        fill=alt.Fill("role:N", scale=roles, legend=None),
+        fillOpacity=alt.condition("datum.tie", alt.value(0), alt.value(1)),
+    )
     text = (
         base.transform_filter("datum.role == 'option'")
         .mark_text(dy=-9, fontSize=9)
         .encode(text=alt.Text("value:Q", format="+.3f"), color=alt.Undefined)
     )
-    chart = alt.layer(zero, bars, hollow, full, text).add_params(
+    chart = alt.layer(zero, bars, points, text).add_params(
         alt.param(name="kind", value="difference"),
         alt.param(name="labels", value=labels),
         alt.param(name="heads", value=heads),
@@ -54,9 +58,7 @@ def effects_figure(statistics: Statistics) -> Figure:
         "Paired difference of every option to the baseline of its factor. "
         f"{bars_mean if noisy else 'No intervals: there is one seed.'}"
     )
-    return Figure(
-        "main_effects", caption, [chart.properties(height=alt.Step(23))], width=420, height=None
-    )
+    return Figure("main_effects", caption, [chart], width=420, height=LINE * len(labels))
 
 
 def effect_lines(statistics: Statistics) -> tuple[list[str], list[bool], list[dict[str, Any]]]:

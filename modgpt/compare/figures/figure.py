@@ -10,7 +10,8 @@ import altair as alt
 from modgpt.compare.json_values import plain_json
 from modgpt.compare.style import PAPER
 
-Chart = alt.Chart | alt.LayerChart
+Chart = alt.Chart | alt.LayerChart | alt.FacetChart
+AXIS_AND_LEGEND = 90  # points, which the height of a panel on the page includes
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Figure:
         caption: one sentence that says what is drawn.
         panels: charts without a width.
         columns: of panels on paper.
-        width, height: of a panel on paper, in points; no height for one that its rows decide.
+        width, height: of a panel on paper, in points.
         one_legend: the panels have the same colours, and so one legend on paper.
     """
 
@@ -31,13 +32,12 @@ class Figure:
     panels: list[Chart]
     columns: int = 1
     width: int = 260
-    height: int | None = 190
+    height: int = 190
     one_legend: bool = True
 
     def on_paper(self) -> dict[str, Any]:
         """The specification of the whole figure, at a fixed size."""
-        size = {"width": self.width} | ({"height": self.height} if self.height else {})
-        sized = [panel.properties(**size) for panel in self.panels]
+        sized = [panel.properties(width=self.width, height=self.height) for panel in self.panels]
         whole = sized[0]
         if len(sized) > 1:
             colours = "shared" if self.one_legend else "independent"
@@ -46,9 +46,11 @@ class Figure:
 
     def on_screen(self) -> list[dict[str, Any]]:
         """The specification of every panel, as wide as the element of the page that shows it."""
-        fit = {"type": "fit-x" if self.height is None else "fit", "contains": "padding"}
-        size = {"width": "container", "autosize": fit}
-        size |= {"height": self.height + 60} if self.height else {}
+        size = {
+            "width": "container",
+            "height": self.height + AXIS_AND_LEGEND,
+            "autosize": {"type": "fit", "contains": "padding"},
+        }
         described = [panel.properties(description=self.caption, **size) for panel in self.panels]
         return [specification(panel) for panel in described]
 

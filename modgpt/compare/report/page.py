@@ -92,7 +92,7 @@ def write_report(
 @cache
 def vega() -> str:
     """Vega, Vega-Lite and vega-embed as one script, from the installed package."""
-    script = vl_convert.javascript_bundle()
+    script = vl_convert.javascript_bundle()  # pyright: ignore[reportCallIssue]: it has a default
     assert "</script" not in script.lower()
     return script
 

@@ -58,9 +58,12 @@
   }
   const costs = figures.filter((element) => element.dataset.figure === "costs");
   function filterCosts() {
-    const shown = shownCells();
-    for (const element of costs) signal(element, "shown", shown);
-    if ($("no-costs")) $("no-costs").hidden = shown.some(Boolean);
+    const shown = shownCells(), any = shown.some(Boolean);
+    for (const element of costs) {
+      element.hidden = !any;
+      if (any) signal(element, "shown", shown);
+    }
+    if ($("no-costs")) $("no-costs").hidden = any;
   }
 
   const AXES = {
@@ -83,27 +86,30 @@
     const spec = { ...copy(data.explore.curves), datasets: { runs: values } };
     for (const { encoding } of spec.layer) {
       encoding.x.title = axis.title;
-      encoding.x.scale = { type, zero: false, nice: false };
-      encoding.y.scale.type = type;
+      const scale = type === "log" ? { type } : { zero: false }; // a logarithmic axis never has a zero
+      encoding.x.scale = { nice: false, ...scale };
+      encoding.y.scale = { nice: false, padding: 8, ...scale };
       encoding.color.scale = { domain: levels() };
     }
     logged = new Set(values.map((row) => row.run));
     begin(spec, "shown", shownRuns());
-    begin(spec, "points", withPoints());
+    if (!(pointed = withPoints())) spec.layer.pop();
     hideEmptyCurves();
     if (logged.size) await draw($("plot-curves"), spec);
   }
   let logged = new Set(); // the runs that have a curve
+  let pointed = false; // whether the plot has a point per value
   const withPoints = () => $("curve-y").value === "val" && visible.length <= 60;
   function hideEmptyCurves() {
     const any = shownRuns().some((shown, i) => shown && logged.has(i));
     $("plot-curves").hidden = !any;
     $("no-curves").hidden = any;
+    return !any;
   }
   function filterCurves() {
-    hideEmptyCurves();
-    signal($("plot-curves"), "points", withPoints());
-    signal($("plot-curves"), "shown", shownRuns());
+    if (hideEmptyCurves()) return;
+    if (pointed !== withPoints()) drawCurves();
+    else signal($("plot-curves"), "shown", shownRuns());
   }
 
   const experts = data.runs.some((r) => r.load);
