@@ -10,10 +10,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
 import yaml
 
-from modgpt.runs.checkpoint import read_checkpoint
+from modgpt.runs.checkpoint import AtomicCheckpointIO, read_checkpoint
 
 SECRET = "hunter2-do-not-print"  # in the environment and in a file: no command may print it
 
@@ -53,14 +52,14 @@ class World:
     def save_checkpoints(self, content: Any) -> None:
         """Save this object in place of both checkpoints."""
         for path in self.checkpoints:
-            torch.save(content, path)
+            AtomicCheckpointIO().save_checkpoint(content, path)
 
     def change_checkpoints(self, change: Callable[[dict[str, Any]], Any]) -> None:
         """Change the content of both checkpoints."""
         for path in self.checkpoints:
             content = read_checkpoint(path)
             change(content)
-            torch.save(content, path)
+            AtomicCheckpointIO().save_checkpoint(content, path)
 
     def change_config(self, change: Callable[[dict[str, Any]], Any]) -> None:
         """Change the configuration wherever the run keeps it: config.yaml and both checkpoints."""
