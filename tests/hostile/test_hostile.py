@@ -133,6 +133,7 @@ def test_checkpoint(
     build: Build, command: str, world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     build(world)
+    world.seal_checkpoints()
     refused(world, commands(world)[command], capsys)
 
 
