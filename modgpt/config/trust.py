@@ -54,12 +54,18 @@ def read_config(path: Path, trust: Sequence[str] = (), to_build: bool = True) ->
     Raises:
         UserError: the file cannot be read, or holds what `check_foreign` refuses.
     """
+    if path.exists() and not path.is_file():
+        raise UserError(f"cannot read {path}: it is not a regular file")
     try:
         with path.open("rb") as file:
             raw = file.read(LARGEST_FILE + 1)
         if len(raw) > LARGEST_FILE:
             raise UserError(f"refused {path}: it is larger than {LARGEST_FILE:,} bytes")
-        tree = yaml.load(raw.decode("utf-8"), Loader=get_yaml_loader())
+        text = raw.decode("utf-8")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            # A few aliases of aliases expand to any size; merge keys do while the file is being read.
+            raise UserError(f"refused {path}: a saved configuration has no aliases (*name)")
+        tree = yaml.load(text, Loader=get_yaml_loader())
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         if isinstance(error, UserError):
             raise

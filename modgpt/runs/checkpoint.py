@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,6 +18,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from modgpt.errors import UserError
 from modgpt.files import replaced
+from modgpt.runs.plain_load import load_plain
 
 DIGEST = b"modgpt sha256 "
 DIGEST_BYTES = len(DIGEST) + 64
@@ -157,18 +157,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         if not path.is_file():
             raise UserError(f"no such checkpoint: {path}")
         check_digest(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
     except UserError:
         raise
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0]
-        raise UserError(
-            f"refused {path}: a checkpoint holds tensors and plain types only ({reason})"
-        ) from error
-    except Exception as error:  # a file of another kind can break the reader in any way
-        raise UserError(f"{path} is not a readable checkpoint ({type(error).__name__})") from error
+    content = load_plain(path)
     check_content(content, path)
     return content
 

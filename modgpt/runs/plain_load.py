@@ -72,7 +72,7 @@ def check_content(path: Path, content: Any) -> None:
 def count_values(path: Path, value: Any, counted: dict[int, int]) -> int:
     """How many values a nested value expands to; what is shared counts each time."""
     if isinstance(value, Tensor):
-        check_dense(f"{path}", value)
+        check_dense(path, value)
         return 1
     if isinstance(value, Mapping):
         inner: Iterable[Any] = (*value.keys(), *value.values())
@@ -86,17 +86,17 @@ def count_values(path: Path, value: Any, counted: dict[int, int]) -> int:
     return counted[id(value)]
 
 
-def check_dense(name: str, tensor: Tensor) -> None:
+def check_dense(path: Path, tensor: Tensor) -> None:
     """Refuse a tensor that is larger than its storage, or has none on the CPU.
 
     Raises:
         UserError: it is sparse, quantized or expanded, or its values are not in the file.
     """
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
-        raise UserError(f"refused {name}: it has a tensor that is not dense")
+        raise UserError(f"refused {path}: it has a tensor that is not dense")
     claimed, held = tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes()
     if claimed > held:
         raise UserError(
-            f"refused {name}: a tensor of shape {tuple(tensor.shape)} claims {claimed:,} bytes, "
+            f"refused {path}: a tensor of shape {tuple(tensor.shape)} claims {claimed:,} bytes, "
             f"the file holds {held:,} of it"
         )

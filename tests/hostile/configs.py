@@ -1,8 +1,7 @@
-"""Configurations, in config.yaml and in the checkpoints, that name code, read elsewhere or are huge."""
+"""Configurations, in config.yaml and in the checkpoints, that name code, name a resolver or are huge."""
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from tests.hostile.targets import node, run
@@ -171,18 +170,6 @@ def interpolations_in_a_circle(world: World) -> None:
 
 def value_that_is_missing(world: World) -> None:
     world.change_config(set_in("norm.eps", "???"))
-
-
-# --- places elsewhere ------------------------------------------------------------------------------
-
-
-def corpus_that_is_a_pipe(world: World) -> None:
-    os.mkfifo(world.folder / "pipe")
-    world.change_config(set_in("data.path", str(world.folder / "pipe")))
-
-
-def corpus_that_never_ends(world: World) -> None:
-    world.change_config(set_in("data.path", "/dev/zero"))
 
 
 # --- sizes -----------------------------------------------------------------------------------------

@@ -23,7 +23,16 @@ from modgpt.huggingface.export import export
 from modgpt.runs.folder import load_run
 from modgpt.training.loop import train
 from tests.checkout import ROOT
-from tests.hostile import configs, model_folders, pickles, records, targets, tokenizer_files, yamls
+from tests.hostile import (
+    configs,
+    corpora,
+    model_folders,
+    pickles,
+    records,
+    targets,
+    tokenizer_files,
+    yamls,
+)
 from tests.hostile.limits import SECONDS, bounded, watched
 from tests.hostile.world import SECRET, World, commands, hostile_files, new_world, set_in
 
@@ -77,6 +86,7 @@ def call(world: World, arguments: list[str], capsys: pytest.CaptureFixture[str])
             code = stop.code if isinstance(stop.code, int) else 1
     captured = capsys.readouterr()
     assert not [path for path in world.folder.rglob("*canary*")], "the payload ran"
+    events = [e for e in events if e[1][0] != "git"]  # a training records the revision of its code
     assert not events, f"something ran or went out: {events}"
     assert SECRET not in captured.out + captured.err, "the secret was read and printed"
     assert "\x1b" not in captured.err, "the terminal would obey characters of the file"
@@ -123,6 +133,7 @@ def test_checkpoint(
     build: Build, command: str, world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     build(world)
+    world.seal_checkpoints()
     refused(world, commands(world)[command], capsys)
 
 
@@ -140,6 +151,13 @@ def test_configuration(
 def test_target(name: str, command: str, world: World, capsys: pytest.CaptureFixture[str]) -> None:
     targets.write_helpers(world)
     world.change_config(set_in("norm.eps", targets.every_target(world)[name]))
+    refused(world, commands(world)[command], capsys)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "resume"])  # those that read the corpus
+@pytest.mark.parametrize("build", hostile_files(corpora), ids=named)
+def test_corpus(build: Build, command: str, world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    build(world)
     refused(world, commands(world)[command], capsys)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -10,10 +11,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
 import yaml
 
-from modgpt.runs.checkpoint import read_checkpoint
+from modgpt.runs.checkpoint import DIGEST, DIGEST_BYTES, AtomicCheckpointIO, read_checkpoint
 
 SECRET = "hunter2-do-not-print"  # in the environment and in a file: no command may print it
 
@@ -41,29 +41,38 @@ class World:
 
     @property
     def checkpoints(self) -> list[Path]:
-        return [self.run / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")]
+        return sorted((self.run / "checkpoints").glob("*.ckpt"))
 
     # --- edits of the run -----------------------------------------------------------------------
 
     def write_checkpoints(self, content: bytes) -> None:
-        """Put these bytes in place of both checkpoints."""
+        """Put these bytes in place of all checkpoints."""
         for path in self.checkpoints:
             path.write_bytes(content)
 
     def save_checkpoints(self, content: Any) -> None:
-        """Save this object in place of both checkpoints."""
+        """Save this object in place of all checkpoints."""
         for path in self.checkpoints:
-            torch.save(content, path)
+            AtomicCheckpointIO().save_checkpoint(content, path)
 
     def change_checkpoints(self, change: Callable[[dict[str, Any]], Any]) -> None:
-        """Change the content of both checkpoints."""
+        """Change the content of all checkpoints."""
         for path in self.checkpoints:
             content = read_checkpoint(path)
             change(content)
-            torch.save(content, path)
+            AtomicCheckpointIO().save_checkpoint(content, path)
+
+    def seal_checkpoints(self) -> None:
+        """Add the digest that belongs to their bytes, as any attacker can."""
+        for path in self.checkpoints:
+            if path.is_file() and not path.is_symlink():
+                content = path.read_bytes()
+                if DIGEST not in content[-DIGEST_BYTES:]:
+                    digest = hashlib.sha256(content).hexdigest().encode()
+                    path.write_bytes(content + DIGEST + digest)
 
     def change_config(self, change: Callable[[dict[str, Any]], Any]) -> None:
-        """Change the configuration wherever the run keeps it: config.yaml and both checkpoints."""
+        """Change the configuration wherever the run keeps it: config.yaml and all checkpoints."""
         self.change_checkpoints(lambda content: change(content["modgpt"]["config"]))
         self.change_yaml(change)
 

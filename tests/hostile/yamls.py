@@ -58,10 +58,6 @@ def keys_that_are_lists(world: World) -> None:
     _append(world, "? [1, 2]\n: x\n")
 
 
-def values_that_are_dates(world: World) -> None:
-    _append(world, "evil: 2020-01-01 00:00:00\n")
-
-
 def values_that_are_bytes(world: World) -> None:
     _append(world, "evil: !!binary aGVsbG8=\n")
 
