@@ -400,7 +400,7 @@ def test_what_cannot_be_evaluated_is_one_line(
         ([without], "has no last checkpoint yet"),
         ([rope, other], "were trained on different texts, SHA-256"),
         ([other], "was trained on another text than there is now: SHA-256 000000000000…, not"),
-        ([damaged], "no readable result.json"),
+        ([damaged], "result.json is damaged"),
         ([interrupted, imported], "no finished run: "),
     ):
         before = {path: sorted(path.rglob("*")) for path in folders}

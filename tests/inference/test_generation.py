@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from modgpt.inference.context import trained_context
 from modgpt.inference.generation import stream
 from modgpt.inference.sampling import sample
 from modgpt.runs.folder import newest_finished
+from modgpt.runs.record import RunRecord, write_record
 from modgpt.training.loop import train
 from tests.checkout import ROOT
 from tests.compositions import combinations, name_of, small_model
@@ -377,8 +377,8 @@ def test_the_newest_finished_run_is_taken(tmp_path: Path) -> None:
     for name, status, at in (("a", "finished", "2026-01-02"), ("b", "finished", "2026-01-03"),
                              ("c", "running", "2026-01-04"), ("d", "failed", "2026-01-05")):  # fmt: skip
         (tmp_path / "runs" / name).mkdir(parents=True)
-        record = json.dumps({"status": status, "finished_at": at})
-        (tmp_path / "runs" / name / "result.json").write_text(record)
+        record = RunRecord(status=status, choices={}, overrides=[], seed=0, finished_at=at)  # type: ignore[arg-type]
+        write_record(tmp_path / "runs" / name, record)
     (tmp_path / "e").mkdir()
     (tmp_path / "e" / "result.json").write_text("not JSON")
     assert newest_finished(tmp_path).name == "b"
@@ -389,7 +389,7 @@ def test_the_newest_finished_run_is_taken(tmp_path: Path) -> None:
 def test_load_run_says_what_is_missing(tmp_path: Path, trained: Path) -> None:
     with pytest.raises(ValueError, match="not the folder of a run"):
         load_run(tmp_path)
-    (tmp_path / "result.json").write_text("{}")
+    write_record(tmp_path, RunRecord(status="running", choices={}, overrides=[], seed=0))
     with pytest.raises(ValueError, match="has no best or last checkpoint yet"):
         load_run(tmp_path)
     assert load_run(trained).record.finished

@@ -14,6 +14,7 @@ from modgpt.errors import UserError, as_user_errors
 from modgpt.runs.folder import Run
 from modgpt.runs.record import read_record
 
+RESUMABLE = ("running", "interrupted", "failed")
 FINISHED = ("finished", "partial")  # partial: finished, but validated on a part of the text
 
 
@@ -52,7 +53,8 @@ def why_unfinished(folder: Path) -> str | None:
         return None
     if status == "imported":
         return f"{folder} was not trained on a text: it was imported"
-    return f"{folder} is not finished (status {status}): go on with modgpt train resume={folder}"
+    advice = f": go on with modgpt train resume={folder}" if status in RESUMABLE else ""
+    return f"{folder} is not finished (status {status}){advice}"
 
 
 def shared_split(runs: Sequence[Run]) -> Tensor:
