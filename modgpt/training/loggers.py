@@ -5,6 +5,7 @@ any other of Lightning's interface.
 from __future__ import annotations
 
 import csv
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from modgpt.config.keys import PARTS, command_keys
 from modgpt.config.search import groups
 from modgpt.files import replaced
 from modgpt.training.trainer import errors_of
+
+log = logging.getLogger(__name__)
 
 NAMED_BY = {*PARTS, "seed"} - {"block"}
 
@@ -141,12 +144,30 @@ class RunCSVLogger(CSVLogger):
 def drop_rows_after(path: Path, step: int) -> list[dict[str, str]]:
     """Drop the rows of a metrics file whose step is larger than `step`, in one atomic replacement.
 
+    Damaged rows are dropped too, which a line tells: the run goes on without them.
+
     Returns:
         The rows that stay.
     """
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        header, rows = reader.fieldnames or [], [r for r in reader if int(r["step"] or 0) <= step]
+    header: list[str] = []
+    rows: list[dict[str, str]] = []
+    damaged = False
+    with path.open(newline="", errors="replace") as file:
+        try:
+            reader = csv.DictReader(file)
+            header = list(reader.fieldnames or [])
+            for row in reader:
+                if not row["step"].isdecimal() or None in row.values() or None in row:
+                    damaged = True
+                elif int(row["step"]) <= step:
+                    rows.append(row)
+        except (csv.Error, KeyError, AttributeError, ValueError):
+            damaged = True
+    if damaged:
+        log.warning(f"{path} is damaged: the rows that cannot be read are left out")
+    if "step" not in header:
+        path.unlink()
+        return []
     with replaced(path) as beside, beside.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=header)
         writer.writeheader()

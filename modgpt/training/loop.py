@@ -18,7 +18,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from modgpt.config.compose import Job
 from modgpt.data.base import DataModule
-from modgpt.errors import TrainingError
 from modgpt.files import replaced
 from modgpt.model.cost import count_parameters
 from modgpt.model.gpt import GPT
@@ -46,7 +45,14 @@ from modgpt.training.hardware import Machine
 from modgpt.training.lit_module import LitGPT
 from modgpt.training.loggers import build_loggers
 from modgpt.training.prepare import prepare
-from modgpt.training.resume import Resumed, check_resumable, find_resumed, find_started
+from modgpt.training.resume import (
+    Resumed,
+    check_resumable,
+    config_of,
+    find_resumed,
+    find_started,
+    state_of,
+)
 from modgpt.training.trainer import build_trainer, partial_reason
 
 # What TensorBoard's HParams compare runs by, besides the choices: the same in every run, for its columns
@@ -88,7 +94,8 @@ def train(job: Job, session: Session | None = None, machine: Machine | None = No
     quiet_lightning()
     planned = session.folder  # by a sweep
     resumed = find_resumed(job.config, session) if planned is None else find_started(planned)
-    prepared = prepare(job, machine)
+    with config_of(resumed):
+        prepared = prepare(job, machine)
     cfg, data, module = prepared.config, prepared.data, prepared.module
     if resumed:
         check_resumable(cfg, resumed, data.digest)
@@ -207,17 +214,8 @@ def fit(trainer: L.Trainer, module: LitGPT, essential: Essential, resumed: Resum
         warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
         # A resumed run goes on in its own folder: that there are checkpoints is the point.
         warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
-        try:
+        with state_of(resumed, essential.stop):
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        except (OSError, TrainingError):
-            raise
-        except Exception as error:
-            if checkpoint is None or essential.stop.began:
-                raise
-            reason = str(error).strip().split("\n")[0]
-            raise TrainingError(
-                f"{checkpoint} cannot be gone on from: {type(error).__name__}: {reason}"
-            ) from error
         if essential.validations.losses.get("final_step") != trainer.global_step:
             # Killed between the last step and its validation: the resumed run has nothing to train.
             trainer.validate(module, datamodule=data, verbose=False)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from modgpt.config.keys import PARTS
 from modgpt.config.trust import read_config
-from modgpt.errors import UserError
+from modgpt.errors import TrainingError, UserError
 from modgpt.runs.checkpoint import has_checkpoint, latest_checkpoint
 from modgpt.runs.record import RunRecord, read_record
 from modgpt.runs.saved import differences
 from modgpt.runs.session import Session
+from modgpt.training.callbacks.resuming import StopOnSignal
 from modgpt.training.distributed import is_leader
 
 log = logging.getLogger(__name__)
@@ -74,6 +78,45 @@ def find_started(folder: Path) -> Resumed | None:
         for file in (file for pattern in left for file in folder.glob(pattern)):
             file.unlink(missing_ok=True)
     return None
+
+
+@contextmanager
+def config_of(resumed: Resumed | None) -> Iterator[None]:
+    """Report whatever breaks while a saved configuration is prepared as damage of its file.
+
+    Raises:
+        UserError: names the file and what broke.
+    """
+    try:
+        yield
+    except (UserError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if resumed is None:
+            raise
+        raise UserError(f"{resumed.folder / 'config.yaml'} is damaged: {in_short(error)}") from error
+
+
+@contextmanager
+def state_of(resumed: Resumed | None, stop: StopOnSignal) -> Iterator[None]:
+    """Report whatever breaks before the first step of a resumed run as damage of its checkpoint.
+
+    Raises:
+        TrainingError: names the file and what broke.
+    """
+    try:
+        yield
+    except (OSError, TrainingError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if resumed is None or stop.began:
+            raise
+        raise TrainingError(f"cannot go on from {resumed.checkpoint}: {in_short(error)}") from error
+
+
+def in_short(error: Exception) -> str:
+    """An error in one line: its type, and the beginning of its message."""
+    return f"{type(error).__name__}: {str(error).strip()[:200]}"
 
 
 def check_resumable(cfg: DictConfig, resumed: Resumed, digest: str) -> None:

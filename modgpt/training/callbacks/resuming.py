@@ -96,7 +96,7 @@ class StopOnSignal(Callback):
     Attributes:
         checkpoint: the file to save to, set once the run has a folder.
         session: set likewise.
-        began: the training has begun, so its state is complete.
+        began: a step has been done, so what the training began with was in order.
     """
 
     checkpoint: Path
@@ -109,7 +109,6 @@ class StopOnSignal(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # Not earlier: Lightning's own handler of SIGTERM would end the training without saving.
-        self.began = True
         for signum in self.session.previous:
             self.previous[signum] = signal.signal(signum, self.note)
 
@@ -123,6 +122,7 @@ class StopOnSignal(Callback):
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: LitGPT, *_: Any) -> None:
         if not pl_module.stepped():  # gradients accumulated so far are in no checkpoint
             return
+        self.began = True
         asked = self.received
         if trainer.world_size > 1:  # saving takes all processes, so all stop at the same step
             mine = torch.tensor(asked or 0, device=pl_module.device)
