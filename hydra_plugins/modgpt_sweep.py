@@ -130,7 +130,6 @@ class EngineSweeper(Sweeper):
         from hydra.core.plugins import Plugins
 
         self.choices = config.hydra.runtime.choices
-        self.loader = hydra_context.config_loader
         self.launcher = Plugins.instance().instantiate_launcher(
             config=config, hydra_context=hydra_context, task_function=task_function
         )
@@ -143,8 +142,11 @@ class EngineSweeper(Sweeper):
         return HydraLauncher(self.launcher)
 
     def parse(self, listed: dict[str, Any], arguments: list[str]) -> list[Any]:
+        from modgpt.config.search import loader
+
         overrides = [*(f"{key}={value}" for key, value in listed.items()), *arguments]
-        return OverridesParser.create(config_loader=self.loader).parse_overrides(overrides)
+        # Not Hydra's loader: `glob(*)` lists the options in the user's folders too.
+        return OverridesParser.create(config_loader=loader()).parse_overrides(overrides)
 
 
 class AblationSweeper(EngineSweeper):

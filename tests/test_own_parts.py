@@ -41,8 +41,13 @@ TINY = (
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working directory with a package, a config folder and a text."""
     home = tmp_path_factory.mktemp("home")
-    for name, text in (("mine/__init__.py", ""), ("mine/pair.py", ATTENTION),
-                       ("conf/attention/pair.yaml", OPTION), ("text.txt", "to be or not " * 200)):  # fmt: skip
+    files = {
+        "mine/__init__.py": "",
+        "mine/pair.py": ATTENTION,
+        "conf/attention/pair.yaml": OPTION,
+        "text.txt": "to be or not " * 200,
+    }
+    for name, text in files.items():
         path = home / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
