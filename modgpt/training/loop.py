@@ -44,6 +44,7 @@ from modgpt.training.distributed import is_leader, tell_followers
 from modgpt.training.hardware import Machine
 from modgpt.training.lit_module import LitGPT
 from modgpt.training.loggers import build_loggers
+from modgpt.training.memory import out_of_memory_told
 from modgpt.training.prepare import prepare
 from modgpt.training.resume import Resumed, check_resumable, find_resumed, find_started
 from modgpt.training.trainer import build_trainer, partial_reason
@@ -207,7 +208,8 @@ def fit(trainer: L.Trainer, module: LitGPT, essential: Essential, resumed: Resum
         # A resumed run goes on in its own folder: that there are checkpoints is the point.
         warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
         try:
-            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            with out_of_memory_told(data.batch_size):
+                trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         except (OSError, TrainingError):
             raise
         except Exception as error:
