@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 
@@ -25,6 +26,11 @@ def main(argv: list[str] | None = None) -> int:
         print(usage())
         return 0
     command, *rest = arguments
+    if command in (
+        "-sc",
+        "--shell-completion",
+    ):  # the shell asks, as `modgpt train -sc install=bash` says
+        return complete(rest)
     if command not in COMMANDS:
         known = ", ".join(COMMANDS)
         print(
@@ -34,6 +40,18 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     module, _ = COMMANDS[command]
     return import_module(f"modgpt.commands.{module}").main(rest)
+
+
+def complete(query: list[str]) -> int:
+    """Print what can follow on a command line that a shell has in `COMP_LINE`; returns the exit code."""
+    program, _, typed = os.environ.get("COMP_LINE", "").partition(" ")
+    command, space, rest = typed.lstrip().partition(" ")
+    if not space:
+        print(" ".join(COMMANDS))
+    if not space or command != "train":  # the others take files, which the shell knows
+        return 0
+    os.environ["COMP_LINE"] = f"{program} {rest}"
+    return main(["train", "--shell-completion", *query])
 
 
 def usage() -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from pathlib import Path
 
+from modgpt.commands.ending import exit_code
 from modgpt.commands.flags import Parser
+from modgpt.errors import UserError
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -33,22 +33,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    arguments = parse_arguments(argv)
-    # Imported here: --help and a wrong flag need not wait for the packages.
-    from modgpt.compare.comparison import compare
-    from modgpt.compare.escaping import visible
-    from modgpt.errors import UserError
+    return exit_code(lambda: run(parse_arguments(argv)), UserError)
 
-    try:
-        compare(arguments.folders, arguments.out, figures=arguments.figures, best=arguments.best)
-        sys.stdout.flush()
-    except UserError as error:
-        print(f"error: {visible(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # The reader, such as `head`, has seen enough. Python would complain when it closes the output.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compare the runs, write the files, print the tables; returns the exit code."""
+    # Only now: --help and a wrong flag need not wait for the packages.
+    from modgpt.compare.comparison import compare
+
+    compare(arguments.folders, arguments.out, figures=arguments.figures, best=arguments.best)
     return 0

@@ -6,24 +6,25 @@ import os
 import sys
 from collections.abc import Callable
 
+from modgpt.compare.escaping import visible
 
-def exit_code(command: Callable[[], int]) -> int:
+
+def exit_code(command: Callable[[], int], mistakes: type[Exception] = ValueError) -> int:
     """Run a command; returns its exit code, as a shell expects it.
 
     2 after a mistake, which one line on stderr explains. 130 after Ctrl-C. 141 when the reader of a pipe
     has gone, as after `| head`.
+
+    Args:
+        command: returns the exit code where nothing goes wrong.
+        mistakes: what the command raises about a mistake of its user.
     """
     try:
         code = command()
         sys.stdout.flush()  # a pipe without a reader is noticed here at the latest
         return code
-    except ValueError as error:
-        from modgpt.inference.terminal import visible  # a message can quote what stands in a file
-
-        sys.stdout.flush()
-        line = visible(" ".join(str(error).split()), sys.stderr.encoding)
-        print(f"error: {line}", file=sys.stderr)
-        return 2
+    except mistakes as error:
+        return tell(error)
     except KeyboardInterrupt:
         if sys.stdout.isatty():
             print()  # the shell's prompt comes on a line of its own
@@ -32,3 +33,10 @@ def exit_code(command: Callable[[], int]) -> int:
         # What is left in the buffer has nowhere to go: Python would complain of it at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+def tell(mistake: Exception) -> int:
+    """Explain a mistake in one line on stderr; returns the exit code 2."""
+    sys.stdout.flush()
+    print(f"error: {visible(mistake)}", file=sys.stderr)  # it may quote what stands in a file
+    return 2

@@ -39,9 +39,9 @@ def main(argv: list[str] | None = None) -> int:
 def evaluate(arguments: argparse.Namespace) -> int:
     """Measure, write the files, print the table; returns the exit code."""
     # Only now: --help and a wrong flag need not wait for the imports.
-    from modgpt.commands.console import Output
     from modgpt.compare.comparison import check_packages
     from modgpt.config.trust import trust_package
+    from modgpt.console import Output
     from modgpt.errors import UserError
     from modgpt.inference.evaluation.evaluate import evaluate_runs
     from modgpt.inference.evaluation.runs import finished_folders

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from modgpt.commands.flags import Parser
+from modgpt.commands.ending import exit_code
+from modgpt.commands.flags import Parser, add_trust
+from modgpt.errors import UserError
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -15,24 +16,27 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--out", required=True, type=Path, help="folder to write, which is not there yet"
     )
+    add_trust(parser)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
-    arguments = parse_arguments(argv)
+    return exit_code(lambda: write(parse_arguments(argv)), UserError)
+
+
+def write(arguments: argparse.Namespace) -> int:
+    """Write the folder, and print how to open it; returns the exit code."""
     # Only now: --help and a wrong flag need not wait for torch.
-    from modgpt.errors import UserError
+    from modgpt.config.trust import trust_package
     from modgpt.huggingface import require_transformers
 
-    try:
-        require_transformers()
-        from modgpt.huggingface.export import export
-        from modgpt.runs.folder import load_run
+    for package in arguments.trust:
+        trust_package(package)
+    require_transformers()
+    from modgpt.huggingface.export import export
+    from modgpt.runs.folder import load_run
 
-        architecture = export(load_run(arguments.run), arguments.out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    architecture = export(load_run(arguments.run), arguments.out)
     print(f"{arguments.out} ({architecture.model_type}), open it with:")
     print(f"  transformers.AutoModelForCausalLM.from_pretrained({str(arguments.out)!r})")
     return 0

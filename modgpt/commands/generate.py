@@ -51,8 +51,8 @@ def main(argv: list[str] | None = None) -> int:
 def generate(arguments: argparse.Namespace) -> int:
     """Load the run, then write texts; returns the exit code."""
     # Only now: --help and a wrong flag need not wait for torch.
-    from modgpt.commands.console import Output
     from modgpt.config.trust import trust_package
+    from modgpt.console import Output
     from modgpt.errors import UserError
     from modgpt.inference.chat import interact
     from modgpt.inference.context import context_limit

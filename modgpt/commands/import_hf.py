@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
+from modgpt.commands.ending import exit_code
 from modgpt.commands.flags import Parser
+from modgpt.errors import UserError
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -19,20 +20,19 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    arguments = parse_arguments(argv)
+    return exit_code(lambda: read(parse_arguments(argv)), UserError)
+
+
+def read(arguments: argparse.Namespace) -> int:
+    """Read the model into a run, and print how to go on; returns the exit code."""
     # Only now: --help and a wrong flag need not wait for torch.
-    from modgpt.errors import UserError
     from modgpt.huggingface import require_transformers
 
     out = arguments.out or Path("outputs") / "imported" / arguments.source.resolve().name
-    try:
-        require_transformers()
-        from modgpt.huggingface.importing import import_folder
+    require_transformers()
+    from modgpt.huggingface.importing import import_folder
 
-        architecture = import_folder(arguments.source, out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    architecture = import_folder(arguments.source, out)
     print(f"{out} (experiment={architecture.preset}), go on with:")
     print(f"  modgpt generate --run {out}")
     print(f"  modgpt train init_from={out} data=text data.path=FILE")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import signal
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +20,16 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from modgpt.commands.ending import exit_code, tell
+from modgpt.commands.flags import Parser
 from modgpt.config.compose import Job, compose_with_hydra, explain, make_job
 from modgpt.config.overrides import check_overrides, parse
-from modgpt.config.search import CONFIG_DIR, add_config_dir
+from modgpt.config.search import CONFIG_DIR, add_config_dir, config_dirs
 from modgpt.config.trust import trust_package
 from modgpt.errors import TrainingError, UserError
 from modgpt.runs.saved import job_of
 
-USER_ERROR = 2
+COMPLETION = re.compile("(install|uninstall|query)=(bash|fish|zsh)")
 
 
 @dataclass(frozen=True)
@@ -49,35 +51,30 @@ class CommandLine:
 
 def main(argv: list[str] | None = None) -> int:
     """Run `modgpt train`; returns its exit code: 0, 2 for a mistake, 128 + n for signal n."""
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("modgpt").setLevel(logging.INFO)
     arguments = sys.argv[1:] if argv is None else argv
-    if "--help" in arguments or "-h" in arguments:
+    return exit_code(lambda: run(read(arguments)), UserError)
+
+
+def run(line: CommandLine) -> int:
+    """Do what the command line asks for; returns the exit code.
+
+    Raises:
+        UserError: it cannot be done.
+    """
+    if line.hydra.info is None:  # which logs its answer by a handler of its own
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("modgpt").setLevel(logging.INFO)
+    if line.hydra.help:
         from modgpt.commands.train_help import show_help
 
-        return show_help([a for a in arguments if not a.startswith("-")])
-    overrides: list[str] = []
+        return show_help(line.overrides)
     try:
-        line = read(arguments)
-        overrides = line.overrides
         if by_hydra(line):
             return run_hydra(line)
-        job = job_of(overrides)
-        if line.resolved or job.config.dry_run:
-            return show(job)
-        return run_job(job)
-    except UserError as error:
-        return fail(error)
+        job = job_of(line.overrides)
+        return show(job) if line.resolved or job.config.dry_run else run_job(job)
     except (HydraException, OmegaConfBaseException) as error:
-        return fail(explain(error, overrides))
-    except KeyboardInterrupt:  # before the training began, or after it was done
-        return 128 + signal.SIGINT
-
-
-def fail(error: Exception) -> int:
-    """Print a mistake; the exit code for it."""
-    print(f"error: {error}", file=sys.stderr)
-    return USER_ERROR
+        raise explain(error, line.overrides) from error
 
 
 def read(arguments: list[str]) -> CommandLine:
@@ -86,35 +83,62 @@ def read(arguments: list[str]) -> CommandLine:
     Raises:
         UserError: an override is malformed or unknown, or a flag cannot be honoured.
     """
-    ours = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    ours = Parser(add_help=False, allow_abbrev=False)
     ours.add_argument("--resolved", action="store_true")
     ours.add_argument("--trust", action="append", default=[], metavar="PACKAGE")
     flags, rest = ours.parse_known_args(arguments)
-    # --info and --shell-completion exist for Hydra alone; both take a word that may be left out.
-    hydra = get_args_parser().parse_args(rest)
-    for name, instead in (("config_path", "--config-dir"), ("config_name", "--config-dir"),
-                          ("experimental_rerun", "resume=FOLDER")):  # fmt: skip
-        if getattr(hydra, name) is not None:
-            raise UserError(f"--{name.replace('_', '-')} is not supported: use {instead}")
+    hydra = hydra_flags(rest)
     if hydra.config_dir is not None:
         add_config_dir(hydra.config_dir)
         hydra.config_dir = None  # ours searches it
     for package in flags.trust:
         trust_package(package)
-    overrides = []
-    for text in hydra.overrides:
+    if not hydra.help and not hydra.shell_completion:  # both take words that are no overrides
+        hydra.overrides = without_searchpath(hydra.overrides)
+        sweeps = any(o.key_or_group == "sweep" for o in parse(hydra.overrides))
+        check_overrides(hydra.overrides, multirun=hydra.multirun or sweeps)
+    return CommandLine(hydra, hydra.overrides, hydra.multirun, flags.resolved)
+
+
+def hydra_flags(arguments: list[str]) -> argparse.Namespace:
+    """Hydra's flags and the overrides, in any order.
+
+    Raises:
+        UserError: a flag is not supported, or does not go with another one.
+    """
+    parser = get_args_parser()
+    parser.error = Parser.error.__get__(parser)  # in one line, as those of all commands
+    flags = parser.parse_intermixed_args(arguments)
+    for name, instead in (("config_path", "--config-dir"), ("config_name", "--config-dir"),
+                          ("experimental_rerun", "resume=FOLDER")):  # fmt: skip
+        if getattr(flags, name) is not None:
+            raise UserError(f"--{name.replace('_', '-')} is not supported: use {instead}")
+    asked = {"--run": flags.run, "--multirun": flags.multirun, "--cfg": flags.cfg, "--info": flags.info,
+             "--shell-completion": flags.shell_completion}  # fmt: skip
+    given = [name for name, value in asked.items() if value]
+    if len(given) > 1 and not flags.help:
+        raise UserError(f"{' and '.join(given)} do not go together: give one of them")
+    completion = " ".join(flags.overrides)
+    if flags.shell_completion and not COMPLETION.fullmatch(completion):
+        raise UserError(f"--shell-completion takes install=bash, fish or zsh, got {completion!r}")
+    for name in ("resolve", "package"):
+        if getattr(flags, name) and not flags.cfg:
+            raise UserError(f"--{name} belongs to --cfg, as in --cfg job --{name}")
+    return flags
+
+
+def without_searchpath(overrides: list[str]) -> list[str]:
+    """The overrides but for `hydra.searchpath`, whose folders are searched from here on."""
+    others = []
+    for text in overrides:
         override = parse([text])[0]
         if override.key_or_group != "hydra.searchpath":
-            overrides.append(text)
+            others.append(text)
             continue
         listed = override.value()
         for where in listed if isinstance(listed, list) else [listed]:
             add_config_dir(str(getattr(where, "text", where)))
-    hydra.overrides = overrides
-    several = hydra.multirun or any(o.key_or_group == "sweep" for o in parse(overrides))
-    if not hydra.shell_completion:
-        check_overrides(overrides, multirun=several)
-    return CommandLine(hydra, overrides, hydra.multirun, flags.resolved)
+    return others
 
 
 def by_hydra(line: CommandLine) -> bool:
@@ -153,8 +177,10 @@ def run_hydra(line: CommandLine) -> int:
             chosen = OmegaConf.to_container(composed.runtime.choices)
             code = max(code, run_job(make_job(config, chosen, composed.overrides.task)))
         except UserError as error:
-            code = fail(error)
+            code = tell(error)
 
+    if config_dirs():
+        line.hydra.overrides.append(f"hydra.searchpath=[{','.join(map(repr, config_dirs()))}]")
     _run_hydra(
         args=line.hydra,
         args_parser=get_args_parser(),
@@ -214,7 +240,7 @@ def run_job(job: Job) -> int:
         print(stop.advice(), file=sys.stderr)
         sys.exit(128 + stop.signum)  # leaves a multirun too, and does not start its next job
     except TrainingError as error:
-        print(f"error: {error}", file=sys.stderr)
+        tell(error)
         return 1
     return 0
 

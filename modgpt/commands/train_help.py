@@ -10,7 +10,8 @@ from rich.table import Table
 from modgpt.config.compose import compose_job
 from modgpt.config.keys import KEYS, PARTS
 from modgpt.config.search import CONFIG_DIR, groups, option_text, options
-from modgpt.errors import did_you_mean
+from modgpt.console import Output
+from modgpt.errors import UserError, did_you_mean
 
 USAGE = """\
 usage: modgpt train [GROUP=OPTION …] [KEY=VALUE …] [-m] [flags]
@@ -47,14 +48,17 @@ def show_help(names: list[str]) -> int:
 
     Args:
         names: groups; none for the first page.
+
+    Raises:
+        UserError: there is no such group.
     """
-    console = Console(highlight=False, soft_wrap=False)
+    console = Output(highlight=False, soft_wrap=False)
     for name in names:
         group = name.partition("=")[0]
         if group not in groups():
-            known = ", ".join(groups())
-            print(f"error: no group {group!r}{did_you_mean(group, groups())} (groups: {known})")
-            return 2
+            raise UserError(
+                f"no group {group!r}{did_you_mean(group, groups())} (groups: {', '.join(groups())})"
+            )
     if names:
         for name in names:
             show_group(console, name.partition("=")[0])
@@ -129,7 +133,7 @@ def key_table(rows: list[tuple[str, str, str]]) -> Table:
 def summary_of(text: str) -> str:
     """The comment at the head of a YAML: what the option is."""
     lines = []
-    for line in text.splitlines():
+    for line in text.strip().splitlines():
         if line.startswith("# @package"):
             continue
         if not line.startswith("#"):

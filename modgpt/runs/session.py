@@ -192,7 +192,7 @@ class Session:
             self.waiting = True
             os.close(spare)
             spare = None
-            stopped = isinstance(error, (Interrupted, *STOPPED))
+            stopped = isinstance(error, (Interrupted, BrokenPipeError, *STOPPED))
             with suppress(OSError, LeaseLost):  # the first error is the one to tell
                 record.update(
                     status="interrupted" if stopped else getattr(error, "status", "failed"),
@@ -201,7 +201,7 @@ class Session:
                     **ending(),
                 )
             self.waiting = False
-            if isinstance(error, OSError):
+            if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
                 raise StorageError(self.storage_advice(error)) from error
             raise
         finally:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from modgpt.console import Output
 from modgpt.sweep.plan import Planned
 from modgpt.sweep.progress import Progress, latest
 from modgpt.training.summary import shown
@@ -18,8 +19,8 @@ from modgpt.training.summary import shown
 
 def make_console() -> Console:
     """The standard output; a file has no width, and names of jobs need some."""
-    console = Console()
-    return console if console.is_terminal else Console(width=160)
+    console = Output()
+    return console if console.is_terminal else Output(width=160)
 
 
 def plan_table(jobs: Sequence[Planned], per_flop: float | None) -> Table:

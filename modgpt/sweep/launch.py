@@ -54,6 +54,8 @@ def run_sweep(
     Raises:
         UserError: a job is wrong; nothing has been run.
     """
+    if not all_overrides:
+        raise UserError("this sweep has no jobs: a glob or a range that it crosses is empty")
     all_overrides = with_name(all_overrides)
     first = compose_job(all_overrides[0]).config
     sweep = sweep_folder(Path(first.sweep_dir), first.sweep_name) / below

@@ -44,6 +44,7 @@ from modgpt.training.first_record import first_record
 from modgpt.training.hardware import Machine
 from modgpt.training.lit_module import LitGPT
 from modgpt.training.loggers import build_loggers
+from modgpt.training.memory import out_of_memory_told
 from modgpt.training.prepare import prepare
 from modgpt.training.resume import (
     Resumed,
@@ -214,7 +215,7 @@ def fit(trainer: L.Trainer, module: LitGPT, essential: Essential, resumed: Resum
         warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
         # A resumed run goes on in its own folder: that there are checkpoints is the point.
         warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
-        with state_of(resumed, essential.stop):
+        with state_of(resumed, essential.stop), out_of_memory_told(data.batch_size):
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         if essential.validations.losses.get("final_step") != trainer.global_step:
             # Killed between the last step and its validation: the resumed run has nothing to train.

@@ -26,6 +26,7 @@ from modgpt.runs.folder import load_run
 from modgpt.runs.saved import differences
 from modgpt.training.hardware import Machine, check_machine, machine_for
 from modgpt.training.lit_module import LitGPT
+from modgpt.training.memory import check_memory
 from modgpt.training.trainer import check_trainer, validated_batches
 
 LARGEST_SEED = 2**32 - 1
@@ -132,6 +133,7 @@ def prepare(job: Job, machine: Machine | None = None, corpora: Corpora | None = 
         if matched is not None:
             cfg.ffn.hidden = matched.hidden
         cost = cost_at(cfg)
+        check_memory(cfg, cost)
         module = build_module(cfg)
         if cfg.init_from is not None:
             load_weights(Path(cfg.init_from), cfg, module.model)

@@ -6,11 +6,12 @@ import math
 from pathlib import Path
 
 from rich import box
-from rich.console import Console, Group
+from rich.console import Group
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from modgpt.console import Output
 from modgpt.runs.record import RunRecord
 
 
@@ -39,7 +40,7 @@ def print_summary(folder: Path, record: RunRecord, sample: str) -> None:
     table.add_row("folder", shown(folder))
     further = Text(f"tensorboard --logdir {shown(folder.parent)}\nmodgpt generate --run {shown(folder)}")
     names = " + ".join(record.choices[part] for part in ("attention", "ffn", "norm", "pos"))
-    console = Console(highlight=False, soft_wrap=not Console().is_terminal)
+    console = Output(highlight=False, soft_wrap=not Output().is_terminal)
     console.print(
         Group(
             Panel(table, title=names, box=box.ROUNDED, expand=False),

@@ -6,7 +6,6 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,6 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from modgpt.console import Output
 from modgpt.training.lit_module import LitGPT
 
 # The time left is estimated from the steps of the last so many seconds. Rich's own 30 s hold less than
@@ -36,7 +36,7 @@ class ProgressBar(Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        self.console = Console()
+        self.console = Output()
         self.bar = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),
