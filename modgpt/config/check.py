@@ -30,6 +30,10 @@ def check_arguments(config: DictConfig) -> None:
     for key, about in KEYS.items():
         if about.type is not None:
             check_value(key, config[key], about.type)
+    for group in ("callbacks", "logger"):
+        for name, node in config[group].items():
+            if node is not None and not (isinstance(node, DictConfig) and "_target_" in node):
+                raise UserError(f"{group}.{name} must be null or have a _target_, got {node}")
     for path, node in targets(config):
         known, open_ended = parameters(get_object(node["_target_"]))
         for key in node:

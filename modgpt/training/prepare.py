@@ -30,6 +30,7 @@ from modgpt.training.memory import check_memory
 from modgpt.training.trainer import check_trainer, validated_batches
 
 LARGEST_SEED = 2**32 - 1
+MOST_LAYERS = 1000
 AT_LEAST_ONE = (
     "threads",
     "trainer.max_steps",
@@ -143,11 +144,14 @@ def prepare(job: Job, machine: Machine | None = None, corpora: Corpora | None = 
 
 
 def check_ranges(cfg: DictConfig) -> None:
-    """Refuse counts below one, and seeds that no random generator takes."""
+    """Refuse counts below one, too many layers, and seeds that no random generator takes."""
     for key in AT_LEAST_ONE:
         value = OmegaConf.select(cfg, key)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UserError(f"{key} must be a whole number of at least 1, got {value}")
+    layers = cfg.model.get("n_layers")
+    if isinstance(layers, int) and layers > MOST_LAYERS:  # each takes time to build, also without memory
+        raise UserError(f"model.n_layers must be at most {MOST_LAYERS:,}, got {layers}")
     if not 0 <= cfg.seed <= LARGEST_SEED:
         raise UserError(f"seed must lie between 0 and {LARGEST_SEED}, got {cfg.seed}")
 

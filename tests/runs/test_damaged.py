@@ -19,7 +19,7 @@ import yaml
 from modgpt.commands import evaluate, generate
 from modgpt.commands.train import main
 from modgpt.runs.checkpoint import read_checkpoint, write_checkpoint
-from tests.sweep.script import records, sweep
+from tests.sweep.script import records, sweep, tiny
 
 Reader = Callable[[Path], int]
 
@@ -223,9 +223,9 @@ def test_the_weights_of_another_model(
 
 
 @pytest.mark.slow
-def test_a_sweep_goes_on_around_damaged_jobs(arguments: list[str], tmp_path: Path) -> None:
+def test_a_sweep_goes_on_around_damaged_jobs(corpus: Path, tmp_path: Path) -> None:
     """Nothing is damaged so that other jobs, or the job itself, could not be run."""
-    command = ("seed=range(1,9)", *arguments, "hydra.launcher.n_jobs=1")
+    command = ("seed=range(1,9)", *tiny(corpus, tmp_path), "hydra.launcher.n_jobs=1")
     code, _, err = sweep(*command)
     assert code == 0, err
     before = records(tmp_path)
