@@ -53,11 +53,11 @@ def bounded() -> Iterator[None]:
     def too_long(signum: int, frame: Any) -> None:
         raise TooLong(f"the command took longer than {SECONDS} seconds")
 
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     status = Path("/proc/self/statm")
     if status.exists():  # elsewhere memory is not bounded
         taken = int(status.read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, hard))
+        resource.setrlimit(resource.RLIMIT_DATA, (taken + MEMORY, hard))
     before = signal.signal(signal.SIGALRM, too_long)
     signal.alarm(SECONDS)
     try:
@@ -65,4 +65,4 @@ def bounded() -> Iterator[None]:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
