@@ -21,11 +21,11 @@ def per_layer(
     context alternate in this way (GPT-Neo; Gemma 2, 2024, section 2; Gemma 3, 2025, section 2).
 
     Args:
-        options: partials that make the part, by a name of one's own.
+        options: partials that make the part, by name.
         pattern: names, one per layer, repeated as often as needed.
         layer: index of the layer.
-        arguments: for the option. Knobs that stand beside the pattern in a YAML, for the options'
-            configurations to refer to, come along; an option that has one already keeps its own.
+        arguments: for the option. Among them are the knobs beside the pattern in a YAML; an option that
+            has such a knob itself keeps its own.
 
     Raises:
         ValueError: an empty pattern, a name in it that is no option, or an option that is not in it.
@@ -34,7 +34,7 @@ def per_layer(
         raise ValueError(f"pattern must name an option for each layer: {', '.join(options)}")
     unknown = [name for name in pattern if name not in options]
     if unknown:
-        raise ValueError(f"pattern names {unknown[0]!r}, which is none of {', '.join(options)}")
+        raise ValueError(f"pattern names {unknown[0]!r}; its options are {', '.join(options)}")
     unused = [name for name in options if name not in pattern]
     if unused:
         raise ValueError(f"options.{unused[0]} is never used: pattern is {list(pattern)}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from modgpt.testing.attention import PIECES, AttentionPair, check_clone
@@ -90,7 +92,8 @@ def check(make: Make) -> None:
     from modgpt.model.pos.base import Position
 
     kinds = {Attention: check_attention, FeedForward: check_ffn, Position: check_position}
-    part = class_of(make)
+    pattern = make.keywords.get("options") if isinstance(make, partial) else None
+    part = class_of(next(iter(pattern.values())) if pattern else make)
     for kind, check_kind in kinds.items():
         if isinstance(part, type) and issubclass(part, kind):
             return check_kind(make)

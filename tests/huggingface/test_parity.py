@@ -226,7 +226,7 @@ def test_a_preset_is_its_own_architecture(architecture: Architecture) -> None:
         (["norm=scalenorm"], "but norm is ScaleNorm, not RMSNorm$"),
         (
             ["experiment=gpt2", "attention.scale=1.0"],
-            "nearest is gpt2 .*attention.scale is 1.0, not None",
+            "nearest is gpt2 .*attention.scale is 1.0, not 0.17",
         ),
         (["experiment=gpt2", "ffn.activation=relu"], "ffn.activation is relu, not gelu_tanh"),
         (["experiment=bloom", "ffn.hidden=100"], "ffn.hidden is 100, not 512"),

@@ -69,7 +69,7 @@ def test_it_serves_feed_forwards_too() -> None:
     ("pattern", "message"),
     [
         ([], "pattern must name an option for each layer: a, b"),
-        (["a", "c", "b"], "pattern names 'c', which is none of a, b"),
+        (["a", "c", "b"], "pattern names 'c'; its options are a, b"),
         (["a"], "options.b is never used: pattern is ['a']"),
     ],
 )
@@ -80,5 +80,5 @@ def test_patterns_that_cannot_be(pattern: list[str], message: str) -> None:
 
 
 def test_a_wrong_pattern_is_one_line() -> None:
-    with pytest.raises(UserError, match="pattern names 'local', which is none of full, rest"):
+    with pytest.raises(UserError, match="pattern names 'local'; its options are full, rest"):
         kinds("attention.pattern=[full,local]")

@@ -70,8 +70,8 @@ class BigBirdAttention(PatternAttention):
     appendix D, here causal: the window reaches back alone, and the global tokens, which the paper lets
     see everything, see their past.
 
-    Cost per token and head: 4·D FLOPs for each key seen, at most b·(w+g+r). Cache: 2·T·D numbers, for
-    any block may be drawn later on; a step reads the blocks it sees and no others.
+    Cost per token and head: 4·D FLOPs for each key seen, at most b·(w+g+r). Cache: 2·T·D numbers, any
+    block may be drawn later; a step reads only the blocks that it sees.
 
     Args:
         block: b.
@@ -219,8 +219,8 @@ class BigBirdAttention(PatternAttention):
 def scrambled(x: Any) -> Any:
     """32 bits that look random, of an integer ≥ 0 or a tensor of such: Mueller's hash, as in H2.
 
-    Random numbers by hashing are those of a place (seed, layer, block) and not of a sequence: none has
-    to be drawn for the sake of those behind it.
+    A hash gives the random number of a place (seed, layer, block) directly. A random sequence would have
+    to be drawn from its beginning.
     """
     for _ in range(2):
         x = ((x >> 16) ^ x) * 0x45D9F3B & ALL_BITS

@@ -86,7 +86,7 @@ class GatedDeltaAttention(Attention):
     is taken out; what a norm with one gain for all channels (`scalenorm`) does is undone by that.
 
     Cost per token and head: 6·D² FLOPs as a recurrence and 4·C for the gates; D² numbers of state, at
-    any length. Dropout acts on the output alone, for there are no weights to drop.
+    any length. Dropout acts on the output alone: there are no weights to drop.
 
     Args:
         chunk: tokens per chunk; the work inside a chunk grows with it, the number of steps shrinks.
@@ -199,7 +199,7 @@ def mix_chunks(
     solved = torch.linalg.solve_triangular(system, right, upper=False, unitriangular=True)
     from_v, from_s = solved.chunk(2, dim=-1)  # U = from_v − from_s S
 
-    # Unbound, for the gradient of every [:, :, n] would be as large as the whole.
+    # Unbound: the gradient of a slice [:, :, n] would be as large as the whole tensor.
     decay, keys = since_start[:, :, :, -1:], to_end.mT  # (B,H,N,1,1), (B,H,N,D,c)
     s, starts, written = memory.s, [], []
     for now_v, now_s, now_decay, now_keys in zip(

@@ -59,8 +59,8 @@ def softmax_over(
 
     Args:
         q: (B,H,N,R,D).
-        sets: at least two, for the gradients of code that PyTorch 2.13 compiles for a CPU are wrong with
-            one; no two of them hold the same key of a query, and one holds its own.
+        sets: at least two: with one, code that PyTorch 2.13 compiles for a CPU has wrong gradients. No
+            two of them hold the same key of a query, and one holds its own.
         pos: gives the bias.
         scale: factor of the scores.
         dropout: probability of dropping a weight.

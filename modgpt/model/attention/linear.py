@@ -52,7 +52,7 @@ class LinearAttention(Attention):
       - ALiBi: the factor e^(−m(i−j)) is a decay of both sums, s ← e^(−m)·s + φ(k)vᵀ, z likewise.
 
     Cost per token and head: 4·D² + 2·D FLOPs as a recurrence, D² + D numbers of state, at any length.
-    Dropout acts on the output alone, for there are no weights to drop.
+    Dropout acts on the output alone: there are no weights to drop.
 
     Args:
         chunk: tokens per chunk; the work inside a chunk grows with it, the number of sums shrinks.

@@ -79,8 +79,8 @@ class SparseAttention(PatternAttention):
     Here every head is merged: one softmax over the union.
 
     Cost per token and head: 4·D FLOPs for each key seen, at most l + c·⌊T/l⌋ (fixed) or l + ⌊T/l⌋
-    (strided). Cache: at most 2·D·(l + c·⌊T/l⌋) numbers with fixed. With strided 2·T·D, for each token
-    will be seen again, l tokens on.
+    (strided). Cache: at most 2·D·(l + c·⌊T/l⌋) numbers with fixed. `strided`
+    keeps every key, 2·T·D numbers: each is needed again l tokens later.
 
     Args:
         pattern: fixed or strided.

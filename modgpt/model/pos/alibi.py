@@ -57,7 +57,7 @@ class AlibiPosition(Position):
 
     def score_bias(self, q_positions: Tensor, k_positions: Tensor) -> Tensor:
         distance = q_positions[:, None] - k_positions[None, :]  # (Tq, Tk)
-        # Keys of the future have a distance below zero; clamped, for the mask is not ours to keep.
+        # Keys of the future have a negative distance. It is clamped: the attention hides them.
         return -self.slopes[:, None, None] * distance.clamp(min=0)  # (H, Tq, Tk)
 
     def log_decay(self) -> Tensor:

@@ -34,7 +34,7 @@ class Position(nn.Module):
         max_length: number of positions that exist, None when any position does.
         relative: True when the scores depend on distances i−j alone, so that a model whose attention
             reaches no further than it did in training may run on past the training window.
-        extrapolates: True when distances longer than the training window are in order as well.
+        extrapolates: True when distances longer than the training window work as well.
     """
 
     embed_definition: ClassVar[Callable[..., Tensor] | None] = None
