@@ -18,12 +18,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from hydra.utils import instantiate
-from omegaconf import open_dict
 
 from benchmarks import ROOT
-from modgpt.config.compose import compose
+from modgpt.config.compose import compose_job
 from modgpt.sweep.settings import available_cores
-from modgpt.training.loop import build_module, settle
+from modgpt.training.prepare import build_module, prepare
 
 # One thread, and a model small enough for the overhead to be most of a job.
 JOB = (
@@ -100,11 +99,8 @@ def at_once(steps: int) -> list[dict[str, Any]]:
 def bare_seconds(rounds: int = 5) -> list[float]:
     """The job's training and validation without anything around them."""
     torch.set_num_threads(1)
-    cfg = settle(compose(JOB))
-    data = instantiate(cfg.data, tokenizer=instantiate(cfg.tokenizer))
-    data.load()
-    with open_dict(cfg):
-        cfg.model.vocab_size = len(data.tokenizer)
+    ready = prepare(compose_job(JOB))
+    cfg, data = ready.config, ready.data
     mixed = torch.autocast("cpu", torch.bfloat16, enabled=cfg.trainer.precision == "bf16-mixed")
     seconds = []
     for _ in range(rounds):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +12,10 @@ from hydra.utils import instantiate
 from benchmarks.peers import SIZES, PlainGPT
 from benchmarks.rounds import Row
 from benchmarks.training import silent
-from modgpt.config.compose import compose, compose_job
+from modgpt.config.compose import compose_job
 from modgpt.data.datamodule import CorpusDataModule
-from modgpt.training.loop import settle, train
+from modgpt.training.loop import train
+from modgpt.training.prepare import prepare
 
 
 def target(loss: float, rounds: int) -> list[Row]:
@@ -36,11 +36,11 @@ def target(loss: float, rounds: int) -> list[Row]:
 
 def nanogpt(loss: float, seed: int) -> Row:
     """The recipe of nanoGPT's README for a CPU, by hand: fp32, AdamW, cosine, gradient clipping."""
-    cfg = settle(compose(["experiment=nanogpt_cpu", f"seed={seed}"]))
+    ready = prepare(compose_job(["experiment=nanogpt_cpu", f"seed={seed}"]))
+    cfg, data = ready.config, ready.data
+    assert isinstance(data, CorpusDataModule)
     torch.manual_seed(seed)
     torch.set_num_threads(cfg.threads)
-    data: CorpusDataModule = instantiate(cfg.data, tokenizer=instantiate(cfg.tokenizer))
-    data.load()
     model = PlainGPT(SIZES["mini"], bias=False)
     optimizer = instantiate(cfg.optimizer)(model)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, instantiate(cfg.schedule))
@@ -76,10 +76,10 @@ def ours(seed: int) -> Row:
     """`experiment=sprint` as a user runs it: the whole program."""
     with tempfile.TemporaryDirectory() as folder, silent():
         job = compose_job(["experiment=sprint", f"seed={seed}", f"output_dir={folder}"])
-        record = train(job, Path(folder)).record
+        record = train(job).record
     return {
         "recipe": "sprint",
         "steps": job.config.trainer.max_steps,
         "validation loss": record.final_val_loss,
-        "seconds": record.tokens_seen / record.tokens_per_second,
+        "seconds": record.tokens_seen / (record.tokens_per_second or float("nan")),
     }

@@ -7,7 +7,6 @@ import io
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -100,7 +99,7 @@ class WholeProgram:
         torch.compiler.reset()  # each turn is a program of its own
         with tempfile.TemporaryDirectory() as folder, silent():
             job = compose_job([*self.overrides, f"output_dir={folder}"])
-            return float(train(job, Path(folder)).record.tokens_per_second or 0)
+            return float(train(job).record.tokens_per_second or 0)
 
 
 @contextlib.contextmanager

@@ -37,8 +37,8 @@ def check_memory(cfg: DictConfig, cost: Cost) -> None:
     states = PER_PARAMETER * width * cost.parameters
     if states > there:
         raise UserError(
-            f"a model of {cost.parameters:,} parameters needs at least {states / GB:,.1f} GB to train, and "
-            f"there are {there / GB:,.1f} GB: lower model.d_model, model.n_layers or ffn.hidden"
+            f"a model of {cost.parameters:,} parameters needs at least {states / GB:,.1f} GB to train, "
+            f"and there are {there / GB:,.1f} GB: lower model.d_model, model.n_layers or ffn.hidden"
         )
     tokens = cfg.data.batch_size * cfg.model.block_size
     # Of each token the logits, and the input of each block, in two bytes at the least.
@@ -46,8 +46,8 @@ def check_memory(cfg: DictConfig, cost: Cost) -> None:
     if str(cfg.trainer.get("devices", 1)) == "1" and states + activations > there:
         raise UserError(
             f"a batch of {tokens:,} tokens (data.batch_size={cfg.data.batch_size}) needs at least "
-            f"{activations / GB:,.1f} GB, and there are {(there - states) / GB:,.1f} GB beside the model: "
-            "lower data.batch_size or model.block_size; trainer.accumulate_grad_batches makes up for it"
+            f"{activations / GB:,.1f} GB, and there are {(there - states) / GB:,.1f} GB beside the "
+            "model: lower data.batch_size or model.block_size; trainer.accumulate_grad_batches makes up for it"
         )
 
 
@@ -68,7 +68,7 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 
 @contextmanager
 def out_of_memory_told(batch_size: int) -> Iterator[None]:
-    """Turn the end of the host's memory into a `TrainingError`; that of a device is left to the caller."""
+    """Turn the end of the host's memory into a `TrainingError`; not that of a device."""
     try:
         yield
     except Exception as error:

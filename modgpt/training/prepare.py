@@ -103,13 +103,19 @@ class Corpora:
         return self.loaded[key]
 
 
-def prepare(job: Job, machine: Machine | None = None, corpora: Corpora | None = None) -> Prepared:
+def prepare(
+    job: Job,
+    machine: Machine | None = None,
+    corpora: Corpora | None = None,
+    resumed: bool = False,
+) -> Prepared:
     """Check a job, derive what its configuration leaves open, build its data and its model.
 
     Args:
         job: as composed; stays as it is.
         machine: threads, precision and compiling, where a sweep has decided them; None to decide here.
         corpora: of several jobs.
+        resumed: the weights come from the run's own checkpoint, not from `init_from`.
 
     Raises:
         UserError: a value is of the wrong kind or out of its range, or the data cannot be read.
@@ -136,7 +142,7 @@ def prepare(job: Job, machine: Machine | None = None, corpora: Corpora | None = 
         cost = cost_at(cfg)
         check_memory(cfg, cost)
         module = build_module(cfg)
-        if cfg.init_from is not None:
+        if cfg.init_from is not None and not resumed:
             load_weights(Path(cfg.init_from), cfg, module.model)
     except UserError as error:
         raise MisfitError(str(error)) from error

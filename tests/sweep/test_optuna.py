@@ -27,7 +27,7 @@ import modgpt.sweep.search.optuna_search as searching
 from modgpt.commands.train import main
 from modgpt.config.compose import Job, compose_job
 from modgpt.errors import UserError
-from modgpt.files import write_json
+from modgpt.runs.record import RunRecord, write_record
 from modgpt.sweep.identity import job_name
 from modgpt.sweep.launch import Ended
 from modgpt.sweep.plan import Planned
@@ -123,12 +123,21 @@ class Jobs:
             self.ran.append(overrides)
             params = self.params()[-1]
             folder = self.sweep / "-".join(params)
-            planned.append(Planned(Job(None, {}, overrides), folder, status))  # pyright: ignore
-            if status != "interrupted":
+            skipped = "because" if status == "skipped" else None
+            entry = Planned(Job(None, {}, overrides), folder, status, skipped=skipped)  # pyright: ignore
+            planned.append(entry)
+            if status not in ("interrupted", "skipped"):
                 loss = float(params[0].partition("=")[2])
                 folder.mkdir(parents=True, exist_ok=True)
-                record = {"status": status, "final_val_loss": loss, "reason": "because"}
-                write_json(folder / "result.json", record)
+                record = RunRecord(
+                    status=status,
+                    final_val_loss=loss,
+                    reason="because",
+                    choices={},
+                    overrides=[],
+                    seed=1,
+                )
+                write_record(folder, record)
         interrupted = any(entry.status == "interrupted" for entry in planned)
         return Ended(130 if interrupted else 0, planned)
 

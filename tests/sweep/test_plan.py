@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from modgpt.sweep.plan import plan, seconds_per_flop
+from modgpt.training.hardware import Machine
 from modgpt.training.lit_module import LitGPT
 
 Overrides = Callable[..., list[str]]
@@ -28,7 +29,7 @@ def test_it_is_measured_in_the_precision_of_the_jobs(
     monkeypatch.setattr(LitGPT, "training_step", watched)
     job = overrides(f"trainer.precision={precision}", "trainer.accelerator=cpu", "match=none")
     (entry,) = plan([job], tmp_path)
-    measured = seconds_per_flop(entry, threads=1)
+    measured = seconds_per_flop(entry, Machine(1, "32-true", False))
     assert measured is not None and measured > 0
     assert seen == [mixed] * 3
 
@@ -36,4 +37,4 @@ def test_it_is_measured_in_the_precision_of_the_jobs(
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_there_is_none_for_a_device_that_is_elsewhere(overrides: Overrides, tmp_path: Path) -> None:
     (entry,) = plan([overrides("trainer.accelerator=gpu", "match=none")], tmp_path)
-    assert seconds_per_flop(entry, threads=1) is None
+    assert seconds_per_flop(entry, Machine(1, "32-true", False)) is None

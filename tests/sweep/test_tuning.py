@@ -20,7 +20,7 @@ from modgpt.compare.sentences import describe
 from modgpt.compare.statistics import analyse
 from modgpt.config.compose import Job
 from modgpt.errors import UserError
-from modgpt.files import write_json
+from modgpt.runs.record import RunRecord, write_record
 from modgpt.sweep.launch import Ended
 from modgpt.sweep.plan import Planned
 from tests.checkout import ROOT
@@ -48,13 +48,13 @@ def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, list
             loss = LOSSES[given["ffn"], given["optimizer.lr"]]
             folder = tmp_path / "s" / below / f"job{number}"
             folder.mkdir(parents=True)
-            record = {
-                "status": "finished" if loss is not None else "failed",
-                "final_val_loss": loss and loss + 0.001 * int(given["seed"]),
-                "choices": {"ffn": given["ffn"]}, "seed": int(given["seed"]), "final_step": 10,
-                "tokens_seen": 1000, "overrides": [o for o in overrides if "sweep" not in o],
-            }  # fmt: skip
-            write_json(folder / "result.json", record)
+            record = RunRecord(
+                status="finished" if loss is not None else "failed",
+                final_val_loss=loss and loss + 0.001 * int(given["seed"]),
+                choices={"ffn": given["ffn"]}, seed=int(given["seed"]), final_step=10,
+                tokens_seen=1000, overrides=[o for o in overrides if "sweep" not in o],
+            )  # fmt: skip
+            write_record(folder, record)
             planned.append(Planned(Job(None, {}, list(overrides)), folder, "finished"))  # pyright: ignore
         return Ended(0, planned)
 
@@ -101,7 +101,7 @@ def test_the_comparison_tells_and_counts_no_rate_as_a_factor(
     assert [f.name for f in results.factors] == ["ffn"]
     words = describe(results, analyse(results))
     assert "best of optimizer.lr=1, optimizer.lr=2, optimizer.lr=3" in words.tuning
-    assert "over seeds 101, 102, none of which is reported" in words.tuning
+    assert "over seeds 101, 102; no result here uses these seeds" in words.tuning
     assert any("1 combination chose the first or last value" in c for c in words.cautions)
     assert len(load_results([tmp_path / "s" / "tuning"]).table) == 18, "unless asked for"
 
