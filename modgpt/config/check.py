@@ -15,7 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from modgpt.config.keys import KEYS
+from modgpt.config.keys import KEYS, PARTS
 from modgpt.errors import UserError, did_you_mean
 
 _PLAIN = (int, float, bool, str, type(None))
@@ -30,6 +30,9 @@ def check_arguments(config: DictConfig) -> None:
     for key, about in KEYS.items():
         if about.type is not None:
             check_value(key, config[key], about.type)
+    for group in (*PARTS, "data", "tokenizer", "optimizer", "schedule", "trainer"):
+        if not (isinstance(config[group], DictConfig) and "_target_" in config[group]):
+            raise UserError(f"{group} must have a _target_, got {config[group]}")
     for group in ("callbacks", "logger"):
         for name, node in config[group].items():
             if node is not None and not (isinstance(node, DictConfig) and "_target_" in node):
@@ -46,9 +49,7 @@ def check_arguments(config: DictConfig) -> None:
                     f"unknown key {name!r}{did_you_mean(str(key), known)} "
                     f"({path} has: {', '.join(names)})"
                 )
-            value = node[key]
-            if not OmegaConf.is_config(value):
-                check_value(name, value, known.get(str(key), Any))
+            check_value(name, node[key], known.get(str(key), Any))
 
 
 def targets(config: DictConfig, path: str = "") -> Iterator[tuple[str, DictConfig]]:
