@@ -112,7 +112,7 @@ def load_checkpoint(file: Path, record: RunRecord | None, trust: Sequence[str] =
     if not isinstance(described, dict) or not {"config", "tokenizer"} <= described.keys():
         raise UserError(f"{file} is damaged: it does not say which model and tokenizer it holds")
     config = check_foreign(described["config"], str(file), trust)
-    for group in (*PARTS, "model"):
+    for group in (*PARTS, "model", "data", "trainer"):
         if not isinstance(config.get(group), DictConfig):
             raise UserError(f"{file} is damaged: its configuration has no {group}")
     check_weights(config, weights, file)

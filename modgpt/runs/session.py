@@ -193,12 +193,15 @@ class Session:
             os.close(spare)
             spare = None
             stopped = isinstance(error, (Interrupted, BrokenPipeError, *STOPPED))
+            known: dict[str, Any] = {}
+            with suppress(Exception):  # what broke the training may break this, too
+                known = ending()
             with suppress(OSError, LeaseLost):  # the first error is the one to tell
                 record.update(
                     status="interrupted" if stopped else getattr(error, "status", "failed"),
                     reason=f"{type(error).__name__}: {error}",
                     finished_at=now(),
-                    **ending(),
+                    **known,
                 )
             self.waiting = False
             if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):

@@ -125,7 +125,8 @@ def train(job: Job, session: Session | None = None, machine: Machine | None = No
                 tell_followers(job, prepared.machine, folder)
         essential.attach(folder, record, session)
         attach(trainer, cfg, folder, resumed)
-        fit(trainer, module, essential, resumed)
+        with state_of(resumed, essential.stop):
+            fit(trainer, module, essential, resumed)
         cut = partial_reason(cfg, trainer, len(data.val_dataloader()))
         record.update(
             status="partial" if cut else "finished",
@@ -215,7 +216,7 @@ def fit(trainer: L.Trainer, module: LitGPT, essential: Essential, resumed: Resum
         warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
         # A resumed run goes on in its own folder: that there are checkpoints is the point.
         warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
-        with state_of(resumed, essential.stop), out_of_memory_told(data.batch_size):
+        with out_of_memory_told(data.batch_size):
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         if essential.validations.losses.get("final_step") != trainer.global_step:
             # Killed between the last step and its validation: the resumed run has nothing to train.
