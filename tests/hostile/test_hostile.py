@@ -79,7 +79,7 @@ def world(tmp_path: Path, trained_run: Path, corpus: Path, monkeypatch: pytest.M
 
 def call(world: World, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
     """Exit code, output and errors of a command, after which nothing may have run or leaked."""
-    with watched() as events, bounded():
+    with watched() as events, bounded(memory=arguments[0] != "compare"):
         try:
             code = main(arguments)
         except SystemExit as stop:
@@ -124,7 +124,7 @@ def snapshot(world: World) -> dict[Path, int]:
 @pytest.mark.parametrize("command", [*OPENING, "compare"])
 def test_an_honest_run_is_opened(command: str, world: World, capsys: pytest.CaptureFixture[str]) -> None:
     """Otherwise the refusals below would prove nothing."""
-    with bounded():
+    with bounded(memory=command != "compare"):
         assert main(commands(world)[command]) == 0, capsys.readouterr().err
 
 
