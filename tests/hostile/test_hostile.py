@@ -113,9 +113,10 @@ def harmless(world: World, arguments: list[str], capsys: pytest.CaptureFixture[s
 
 
 def snapshot(world: World) -> dict[Path, int]:
-    files = (path for path in world.folder.rglob("*") if path.is_file() or path.is_dir())
+    """When each file was changed last, without the lease that a command takes while it reads a run."""
+    paths = (path for path in world.folder.rglob("*") if path.name not in ("lease.json", ".lock"))
     # A lease that came and went leaves a folder with another time, and nothing in it.
-    return {path: path.stat().st_mtime_ns if path.is_file() else 0 for path in files}
+    return {p: p.stat().st_mtime_ns if p.is_file() else 0 for p in paths if p.is_file() or p.is_dir()}
 
 
 # --- runs ------------------------------------------------------------------------------------------
