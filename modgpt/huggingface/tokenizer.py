@@ -33,7 +33,6 @@ def read_tokenizer(source: Path, vocab_size: int) -> Tokenizer:
         description = read_json(source / "tokenizer.json", LARGEST)
     else:
         description = converted(source)
-    description |= {"truncation": None, "padding": None}  # a text is encoded whole, and alone
     tokenizer = character_tokenizer(description) or pretrained_tokenizer(source, description)
     largest = max(ids_of(tokenizer), default=-1)
     if not 0 <= largest < vocab_size:
