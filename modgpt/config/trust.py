@@ -62,9 +62,7 @@ def read_config(path: Path, trust: Sequence[str] = (), to_build: bool = True) ->
         if len(raw) > LARGEST_FILE:
             raise UserError(f"refused {path}: it is larger than {LARGEST_FILE:,} bytes")
         text = raw.decode("utf-8")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-            # A few aliases of aliases expand to any size; merge keys do while the file is being read.
-            raise UserError(f"refused {path}: a saved configuration has no aliases (*name)")
+        check_events(text, path)
         tree = yaml.load(text, Loader=get_yaml_loader())
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         if isinstance(error, UserError):
@@ -72,6 +70,24 @@ def read_config(path: Path, trust: Sequence[str] = (), to_build: bool = True) ->
         reason = getattr(error, "strerror", None) or getattr(error, "problem", None)
         raise UserError(f"cannot read {path}: {reason or type(error).__name__}") from error
     return check_foreign(tree, str(path), trust, to_build)
+
+
+def check_events(text: str, path: Path) -> None:
+    """Refuse YAML that could expand or nest without bound, before a tree is made of it.
+
+    A few aliases of aliases expand to any size; merge keys do so while the file is being read.
+
+    Raises:
+        UserError: the text has an alias, or is nested too deeply.
+    """
+    depth = 0
+    for event in yaml.parse(text):
+        if isinstance(event, yaml.AliasEvent):
+            raise UserError(f"refused {path}: a saved configuration has no aliases (*name)")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST_TREE + 1:
+            raise UserError(f"refused {path}: it is nested deeper than {DEEPEST_TREE} levels")
 
 
 def check_foreign(

@@ -33,12 +33,10 @@ def read_tokenizer(source: Path, vocab_size: int) -> Tokenizer:
         description = read_json(source / "tokenizer.json", LARGEST)
     else:
         description = converted(source)
-    description |= {"truncation": None, "padding": None}  # a text is encoded whole, and alone
     tokenizer = character_tokenizer(description) or pretrained_tokenizer(source, description)
-    largest = max(ids_of(tokenizer), default=-1)
-    if not 0 <= largest < vocab_size:
+    if len(tokenizer) > vocab_size:
         raise UserError(
-            f"the tokenizer of {source} has ids up to {largest}, the model {vocab_size} tokens"
+            f"the tokenizer of {source} has {len(tokenizer):,} tokens, the model {vocab_size:,}"
         )
     return tokenizer
 
@@ -94,14 +92,6 @@ def pretrained_tokenizer(source: Path, description: dict[str, Any]) -> Pretraine
         raise
     except BaseException as error:  # the library raises Exception, and panics as BaseException
         raise UserError(f"{source}/tokenizer.json is not readable ({type(error).__name__})") from error
-
-
-def ids_of(tokenizer: Tokenizer) -> list[int]:
-    """All ids that the tokenizer can give."""
-    if isinstance(tokenizer, CharTokenizer):
-        return list(tokenizer.ids.values())
-    assert isinstance(tokenizer, PretrainedTokenizer)
-    return list(tokenizer.fast.get_vocab(with_added_tokens=True).values())
 
 
 def wrapped(tokenizer: Tokenizer, length: int) -> transformers.PreTrainedTokenizerFast:

@@ -119,7 +119,13 @@ def load_checkpoint(file: Path, record: RunRecord | None, trust: Sequence[str] =
     model = build_model(config)
     model.load_state_dict(weights)
     model.eval()
-    return Run(model, load_tokenizer(described["tokenizer"]), config, record, file.parent.parent)
+    tokenizer = load_tokenizer(described["tokenizer"])
+    if len(tokenizer) > config.model.vocab_size:
+        raise UserError(
+            f"{file} is damaged: its tokenizer has {len(tokenizer):,} tokens, its model "
+            f"{config.model.vocab_size:,}"
+        )
+    return Run(model, tokenizer, config, record, file.parent.parent)
 
 
 def check_weights(config: DictConfig, weights: dict[str, Any], file: Path) -> None:

@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from modgpt.config.keys import PARTS
 from modgpt.config.trust import read_config
 from modgpt.errors import TrainingError, UserError
-from modgpt.runs.checkpoint import has_checkpoint, latest_checkpoint
+from modgpt.runs.checkpoint import has_checkpoint, latest_checkpoint, model_weights
+from modgpt.runs.folder import check_weights
 from modgpt.runs.record import RunRecord, read_record
 from modgpt.runs.saved import differences
 from modgpt.runs.session import Session
@@ -51,6 +52,7 @@ def find_resumed(cfg: DictConfig, session: Session) -> Resumed | None:
     session.take(folder)
     record = read_record(folder)
     checkpoint, content = latest_checkpoint(folder)
+    check_weights(cfg, model_weights(content), checkpoint)  # before a model of any size is built
     step = content["global_step"]
     ended = record.status in ("finished", "partial")
     if step > cfg.trainer.max_steps or (step == cfg.trainer.max_steps and ended):

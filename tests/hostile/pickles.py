@@ -41,7 +41,7 @@ def archive_that_opens_a_process(world: World) -> None:
 def archive_that_loads_without_weights_only(world: World) -> None:
     inner = world.folder / "inner.pt"
     inner.write_bytes(pickle.dumps(Payload(os.system, touch(world))))
-    world.save_checkpoints(Payload(torch.load, str(inner), None, pickle, False))
+    world.save_checkpoints(Payload(torch.load, str(inner)))
 
 
 def payload_among_the_weights(world: World) -> None:
@@ -126,7 +126,9 @@ def tensor_on_the_device_meta(world: World) -> None:
 
 
 def sparse_tensor(world: World) -> None:
-    huge = torch.sparse_coo_tensor(torch.tensor([[0]]), torch.tensor([1.0]), (10**12,))
+    huge = torch.sparse_coo_tensor(
+        torch.tensor([[0]]), torch.tensor([1.0]), (10**12,), check_invariants=True
+    )
     world.change_checkpoints(lambda c: c["state_dict"].update({"model.norm.weight": huge}))
 
 

@@ -68,7 +68,7 @@ DESCRIPTIONS: dict[str, Callable[[], Any]] = {
             "invert": False,
         }
     ),
-    "deep_normalizers": lambda: _word_level(normalizer=_nested(300)),
+    "deep_normalizers": lambda: _word_level(normalizer=_nested(100)),
     "truncation_of_everything": lambda: _word_level(truncation={"max_length": -5}),
     "padding_of_everything": lambda: _word_level(padding={"strategy": {"Fixed": 2**60}}),
 }
