@@ -12,7 +12,7 @@ from modgpt.compare.escaping import visible
 def exit_code(command: Callable[[], int], mistakes: type[Exception] = ValueError) -> int:
     """Run a command; returns its exit code, as a shell expects it.
 
-    2 after a mistake, which one line on stderr explains. 130 after Ctrl-C. 141 when the reader of a pipe
+    2 after a mistake, or where a file cannot be read or written, which one line on stderr explains. 130 after Ctrl-C. 141 when the reader of a pipe
     has gone, as after `| head`.
 
     Args:
@@ -33,6 +33,9 @@ def exit_code(command: Callable[[], int], mistakes: type[Exception] = ValueError
         # What is left in the buffer has nowhere to go: Python would complain of it at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        where = f": {error.filename}" if error.filename is not None else ""
+        return tell(OSError(f"{error.strerror or error}{where}"))
 
 
 def tell(mistake: Exception) -> int:
