@@ -2,9 +2,9 @@
 
     python -m benchmarks.faults --tries 20
 
-Prints a table for docs/reliability.md: fault, tries, survived. A run has survived a signal when its exit
-code is that of the signal, its record tells the truth, the advice it printed works, and it then ends with
-the loss of an undisturbed run. The moments lie between the start of the process and its end.
+Prints a table for docs/reliability.md: fault, tries, survived. A run survives a signal when its exit
+code is that of the signal, its record tells the truth, the advice it printed works, and it then ends
+with the loss of an undisturbed run. The moments lie between the start of the process and its end.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Runs:
         self.number += 1
         overrides = more or (
             "data=text", f"data.path={self.folder / 'words.txt'}", f"output_dir={self.folder}",
-            f"run_name={self.number}", "model.d_model=32", "model.n_layers=1", "model.n_heads=2",
+            f"run_name=r{self.number}", "model.d_model=32", "model.n_layers=1", "model.n_heads=2",
             "model.block_size=16", "model.dropout=0.1", "data.batch_size=4", "trainer.max_steps=200",
             "trainer.val_check_interval=40", "callbacks.last.every_n_train_steps=20", "threads=1",
             "trainer.accelerator=cpu", "trainer.precision=32-true",
@@ -73,7 +73,7 @@ class Runs:
             [sys.executable, "-m", "modgpt", "train", *overrides],
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=os.environ,
         )  # fmt: skip
-        return process, self.folder / str(self.number)
+        return process, self.folder / f"r{self.number}"
 
     def record(self, folder: Path) -> dict[str, Any]:
         return json.loads((folder / "result.json").read_text())
