@@ -438,6 +438,13 @@ def test_names_from_elsewhere_command_nothing() -> None:
     assert "[red]a\\x1b[2J" in shown.get() and "\x1b[2J" not in shown.get()
 
 
+def test_no_cell_of_the_files_is_a_formula(tmp_path: Path) -> None:
+    write_report([made_up("=1+1", 2, [3.0, 2.0])], tmp_path)
+    for name in ("loss_by_length", "loss_by_position"):
+        assert all(row["run"] == "'=1+1" for row in read(tmp_path / f"{name}.csv"))
+        assert read(tmp_path / f"{name}.csv")[0]["length"] == "2"
+
+
 def test_ctrl_c_and_a_closed_pipe(runs: dict[str, Path], tmp_path: Path) -> None:
     command = [str(ROOT / "scripts/evaluate.py"), "--run", str(runs["rope"]), "--device", "cpu",
                "--out", str(tmp_path), "--lengths", "8"]  # fmt: skip

@@ -14,6 +14,7 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
+from modgpt.compare.escaping import for_spreadsheet
 from modgpt.compare.noise import t_interval
 from modgpt.files import replaced
 from modgpt.inference.evaluation.evaluate import Evaluation
@@ -23,8 +24,8 @@ NOT_APPLICABLE = "not applicable"
 
 
 def write_csv(rows: Iterable[dict[str, Any]], path: Path) -> None:
-    """Write rows with the same keys, numbers unrounded."""
-    rows = list(rows)
+    """Write rows with the same keys, numbers unrounded; no cell is a formula."""
+    rows = [{key: for_spreadsheet(value) for key, value in row.items()} for row in rows]
     with replaced(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, list(rows[0]))
         table.writeheader()
