@@ -127,6 +127,7 @@ def prepare(
     machine = machine_for(cfg, machine)
     cfg.threads, cfg.trainer.precision = machine.threads, machine.precision
     cfg.compile = machine.compile
+    check_counts(cfg)
     check_arguments(cfg)
     check_ranges(cfg)
     check_trainer(cfg)
@@ -149,12 +150,16 @@ def prepare(
     return Prepared(job, cfg, data, module, cost, matched, machine)
 
 
-def check_ranges(cfg: DictConfig) -> None:
-    """Refuse counts below one, too many layers, and seeds that no random generator takes."""
+def check_counts(cfg: DictConfig) -> None:
+    """Refuse counts that are not whole numbers of at least one; other keys may follow them."""
     for key in AT_LEAST_ONE:
         value = OmegaConf.select(cfg, key)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UserError(f"{key} must be a whole number of at least 1, got {value}")
+
+
+def check_ranges(cfg: DictConfig) -> None:
+    """Refuse too many layers, and seeds that no random generator takes."""
     layers = cfg.model.get("n_layers")
     if isinstance(layers, int) and layers > MOST_LAYERS:  # each takes time to build, also without memory
         raise UserError(f"model.n_layers must be at most {MOST_LAYERS:,}, got {layers}")

@@ -83,7 +83,9 @@ def test_generation_is_done(check: Check, tmp_path: Path) -> None:
     assert check([*line, "--max-new-tokens", "5"], tmp_path).code == 0
 
 
-@pytest.mark.parametrize("flags", [["dry_run=true"], ["--resolved"], ["-m", "dry_run=true", "seed=1,2"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "flags", [["dry_run=true"], ["--resolved"], ["-m", "dry_run=true", "seed=1,2"]], ids=" ".join
+)
 def test_nothing_is_trained(flags: list[str], check: Check, tmp_path: Path) -> None:
     assert check(["train", *TINY, *flags], tmp_path).code == 0
     assert not (tmp_path / "work" / "out").exists() and not (tmp_path / "work" / "sweeps").exists()
