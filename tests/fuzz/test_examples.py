@@ -18,7 +18,7 @@ REFUSED = {
     "seed=4294967296": "seed must lie between 0 and 4294967295",
     "attention=[flash]": "write the name of an option, such as attention=",
     "tokenizer=saved": "tokenizer.path",
-    f"run_name={LONG}": "File name too long",
+    f"run_name={LONG}": "run_name has 300 bytes",
     "model.n_layers=1e9": "model.n_layers must be a whole number",
     "model.n_layers=1000000000": "model.n_layers",
     "model.d_model=10000000": "GB",
