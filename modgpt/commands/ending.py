@@ -12,8 +12,8 @@ from modgpt.compare.escaping import visible
 def exit_code(command: Callable[[], int], mistakes: type[Exception] = ValueError) -> int:
     """Run a command; returns its exit code, as a shell expects it.
 
-    2 after a mistake, or where a file cannot be read or written, which one line on stderr explains. 130 after Ctrl-C. 141 when the reader of a pipe
-    has gone, as after `| head`.
+    2 after a mistake, or where a file cannot be read or written; one line on stderr explains it. 130
+    after Ctrl-C. 141 when the reader of a pipe has gone, as after `| head`.
 
     Args:
         command: returns the exit code where nothing goes wrong.

@@ -94,11 +94,10 @@ def check_name(key: str, name: str) -> None:
     """
     if not name or name in (".", "..") or "/" in name or "\0" in name:
         raise UserError(f"{key}={name!r} cannot name a folder: leave out slashes")
-    if len(os.fsencode(name)) > LONGEST_NAME:
-        raise UserError(
-            f"{key} has {len(os.fsencode(name))} bytes, and the name of a folder at most {LONGEST_NAME}: "
-            f"{shortened(name)}"
-        )
+    length = len(os.fsencode(name))
+    if length > LONGEST_NAME:
+        most = f"the name of a folder at most {LONGEST_NAME}"
+        raise UserError(f"{key} has {length} bytes, and {most}: {shortened(name)}")
 
 
 def load_run(path: str | Path, checkpoint: str | None = None, trust: Sequence[str] = ()) -> Run:
