@@ -29,7 +29,7 @@ COMPOSITION = [
     (["foo=[1"], "cannot read 'foo=[1'"),
     (["bogus"], "cannot read 'bogus'"),
     (["~attention"], "the group attention cannot be left out"),
-    (["ffn=moe,swiglu"], "add -m to train one job for each"),
+    (["ffn=moe,swiglu"], "ffn=moe,swiglu gives several values: add -m"),
     (["resume=/nowhere"], "/nowhere is not the folder of a run"),
 ]
 
@@ -53,7 +53,7 @@ VALUES = [
     (["model.block_size=6000"], "model.block_size=6000 needs at least 6668"),
     (["data.batch_size=0"], "data.batch_size must be at least 1, got 0"),
     (["trainer.max_steps=0"], "trainer.max_steps must be a whole number of at least 1, got 0"),
-    (["trainer.max_steps=1e3"], "trainer.max_steps must be a whole number of at least 1, got 1000.0"),
+    (["trainer.max_steps=1e3"], "max_steps must be a whole number, got 1000.0"),
     (["trainer.precision=foo"], "trainer.precision must be"),
     (["trainer.accelerator=foo"], "invalid accelerator name"),
     (["schedule.warmup_steps=500"], "schedule.warmup_steps=500 must be below trainer.max_steps=30"),

@@ -46,6 +46,8 @@ OTHER = (
 def show_help(names: list[str]) -> int:
     """Print the page, or the pages of some groups; the exit code.
 
+    `ffn=moe` asks for the page of `ffn`. Other settings of the command line ask for nothing.
+
     Args:
         names: groups; none for the first page.
 
@@ -53,15 +55,16 @@ def show_help(names: list[str]) -> int:
         UserError: there is no such group.
     """
     console = Output(highlight=False, soft_wrap=False)
-    for name in names:
-        group = name.partition("=")[0]
+    asked = [name for name in names if "=" not in name or name.partition("=")[0] in groups()]
+    asked = [name.partition("=")[0] for name in asked]
+    for group in asked:
         if group not in groups():
             raise UserError(
                 f"no group {group!r}{did_you_mean(group, groups())} (groups: {', '.join(groups())})"
             )
-    if names:
-        for name in names:
-            show_group(console, name.partition("=")[0])
+    if asked:
+        for group in dict.fromkeys(asked):
+            show_group(console, group)
         return 0
     console.print(USAGE, markup=False)
     show_groups(console)

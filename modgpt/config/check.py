@@ -31,6 +31,8 @@ def check_arguments(config: DictConfig) -> None:
         if about.type is not None:
             check_value(key, config[key], about.type)
     for group in (*PARTS, "data", "tokenizer", "optimizer", "schedule", "trainer"):
+        if group not in config:
+            continue  # a configuration without a training; `make_job` asks for every group
         if not (isinstance(config[group], DictConfig) and "_target_" in config[group]):
             raise UserError(f"{group} must have a _target_, got {config[group]}")
     for group in ("callbacks", "logger"):

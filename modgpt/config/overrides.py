@@ -98,8 +98,10 @@ def check_key(override: Override, name: str) -> None:
     """Refuse a key whose first part is unknown, Hydra's own keys, and `glob` outside a group."""
     top, leaf = name.split(".")[0], name.rpartition(".")[2]
     if leaf.startswith("_") and leaf != "_target_":
-        raise UserError(f"{override.input_line}: {leaf} says how Hydra builds an option; it belongs in "
-                        "a YAML of yours, see --config-dir")  # fmt: skip
+        raise UserError(
+            f"{override.input_line}: {leaf} says how Hydra builds an option; it belongs into a YAML of "
+            "yours, see --config-dir"
+        )
     check_known(top, "group or key" if top == name else "group")
     if isinstance(override.value(), Glob):
         raise UserError(

@@ -9,6 +9,7 @@ metrics.csv      what was logged, beside TensorBoard's event file
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +22,7 @@ from omegaconf import DictConfig
 from modgpt.config.build import build_model
 from modgpt.config.compose import label
 from modgpt.config.keys import PARTS
+from modgpt.config.overrides import shortened
 from modgpt.config.trust import check_foreign
 from modgpt.data.tokenizers.base import Tokenizer
 from modgpt.data.tokenizers.saved import load_tokenizer
@@ -28,6 +30,8 @@ from modgpt.errors import UserError
 from modgpt.model.gpt import GPT
 from modgpt.runs.checkpoint import has_checkpoint, model_weights, read_checkpoint
 from modgpt.runs.record import RunRecord, read_record
+
+LONGEST_NAME = 255  # bytes, of the file systems in use
 
 
 @dataclass
@@ -48,13 +52,13 @@ def claim_folder(cfg: DictConfig, choices: dict[str, str]) -> Path:
         UserError: the name asked for is taken, or no name for a folder.
     """
     parent, name = Path(cfg.output_dir), cfg.run_name
+    if name is not None:
+        check_name("run_name", name)
     try:
         parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the folder {parent}: {error.strerror}") from error
     if name is not None:
-        if not name or name in (".", "..") or "/" in name or "\0" in name:
-            raise UserError(f"run_name={name!r} cannot name a folder: leave out slashes")
         try:
             (parent / name).mkdir()
         except FileExistsError:
@@ -76,6 +80,24 @@ def claim_folder(cfg: DictConfig, choices: dict[str, str]) -> Path:
             raise UserError(f"cannot make a folder in {parent}: {error.strerror}") from error
         return parent / f"{stem}{suffix}"
     raise UserError(f"{parent} has a thousand runs named {stem}")
+
+
+def check_name(key: str, name: str) -> None:
+    """Refuse what cannot be the name of a folder.
+
+    Args:
+        key: that gives the name, for the message.
+        name: as it was given.
+
+    Raises:
+        UserError: it is empty, too long, or names a place elsewhere.
+    """
+    if not name or name in (".", "..") or "/" in name or "\0" in name:
+        raise UserError(f"{key}={name!r} cannot name a folder: leave out slashes")
+    length = len(os.fsencode(name))
+    if length > LONGEST_NAME:
+        most = f"the name of a folder at most {LONGEST_NAME}"
+        raise UserError(f"{key} has {length} bytes, and {most}: {shortened(name)}")
 
 
 def load_run(path: str | Path, checkpoint: str | None = None, trust: Sequence[str] = ()) -> Run:

@@ -15,6 +15,7 @@ from rich.console import Console
 from modgpt.config.compose import compose_job
 from modgpt.config.overrides import parse
 from modgpt.errors import UserError
+from modgpt.runs.folder import check_name
 from modgpt.sweep.display import Display, make_console, plan_table, show_end
 from modgpt.sweep.plan import Planned, plan, seconds_per_flop
 from modgpt.sweep.progress import Engine, latest
@@ -69,10 +70,10 @@ def run_sweep(
         show_same_jobs(console, Path(first.sweep_dir), sweep, jobs)
     if first.dry_run:
         return Ended(0, planned, dry=True)
-    if engine.threads is not None:  # else the first job's machine decides
-        keep_settings(sweep, settings)
     if all(entry.skipped is not None for entry in jobs):
         raise UserError(f"no job of this sweep can run: {collapsed(jobs)}")
+    if engine.threads is not None:  # else the first job's machine decides
+        keep_settings(sweep, settings)
     with Display(console, len(open_jobs)) as display:
         progress = engine.run(open_jobs, display.show)
     failed_before = sum(e.status in FAILED and e not in open_jobs for e in jobs)
@@ -162,8 +163,7 @@ def sweep_folder(parent: Path, name: str) -> Path:
     Raises:
         UserError: the name cannot name a folder.
     """
-    if not name or name in (".", "..") or "/" in name or "\0" in name:
-        raise UserError(f"sweep_name={name!r} cannot name a folder: leave out slashes")
+    check_name("sweep_name", name)
     return parent / name
 
 

@@ -47,8 +47,7 @@ def check_memory(cfg: DictConfig, cost: Cost) -> None:
         raise UserError(
             f"a batch of {tokens:,} tokens (data.batch_size={cfg.data.batch_size}) needs at least "
             f"{activations / GB:,.1f} GB, and there are {(there - states) / GB:,.1f} GB beside the "
-            "model: lower data.batch_size or model.block_size; trainer.accumulate_grad_batches makes "
-            "up for it"
+            "model: lower data.batch_size or model.block_size"
         )
 
 

@@ -1,7 +1,7 @@
 """Runs command lines in forked children of a warm process, which has imported everything once.
 
-Started as a program it is that process: it reads one request per line on stdin, and answers each with the
-exit code on stdout.
+Started as a program it is that process: it reads one request per line on stdin, and answers each with
+the exit code on stdout.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -45,8 +46,12 @@ class Children:
     def __enter__(self) -> Children:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.fuzz.children"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment(),
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=environment(),
+        )
         return self
 
     def __exit__(
@@ -102,10 +107,8 @@ def serve() -> None:
 def end_group(leader: int | None) -> None:
     """Kill a child with the processes that it has started."""
     assert leader is not None
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(leader, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def command(request: dict[str, str]) -> None:
@@ -116,7 +119,7 @@ def command(request: dict[str, str]) -> None:
     for stream, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    sys.stdin = open(0, closefd=False)  # multiprocessing has closed it
+    sys.stdin = os.fdopen(0, closefd=False)  # multiprocessing has closed it
     sys.argv = ["modgpt", *request["line"]]
     signal.signal(signal.SIGINT, signal.default_int_handler)
     limit_memory()

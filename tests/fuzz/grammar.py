@@ -152,32 +152,71 @@ def override(draw: st.DrawFn) -> str:
             group.map(lambda name: f"~{name}"),
             st.tuples(group, words).map("=".join),
             st.tuples(group, words).map(lambda pair: f"{pair[0]}.{pair[1]}=1"),
-            st.tuples(st.sampled_from(["norm@attention.qk_norm", "norm@model.embedding_norm", "ffn@ffn"]),
-                      st.sampled_from(["rmsnorm", "layernorm", "none", "null", "x"])).map("=".join),
+            st.tuples(
+                st.sampled_from(["norm@attention.qk_norm", "norm@model.embedding_norm", "ffn@ffn"]),
+                st.sampled_from(["rmsnorm", "layernorm", "none", "null", "x"]),
+            ).map("=".join),
             st.sampled_from([f"callbacks.{c}=null" for c in ("best", "last", "progress", "sample")]),
-            st.sampled_from(["logger.csv=null", "logger.tensorboard=null", "hydra.run.dir=x", "hydra.mode=MULTIRUN",
-                             "hydra.verbose=true", "hydra.job.name=null", "hydra/job_logging=default",
-                             "hydra/launcher=basic", "hydra/sweeper=basic", "hydra.searchpath=[folder]"]),
+            st.sampled_from(
+                [
+                    "logger.csv=null",
+                    "logger.tensorboard=null",
+                    "hydra.run.dir=x",
+                    "hydra.mode=MULTIRUN",
+                    "hydra.verbose=true",
+                    "hydra.job.name=null",
+                    "hydra/job_logging=default",
+                    "hydra/launcher=basic",
+                    "hydra/sweeper=basic",
+                    "hydra.searchpath=[folder]",
+                ]
+            ),
             words,
         )
-    )  # fmt: skip
+    )
 
 
 FLAGS = (
-    ["--resolved"], ["dry_run=true"], ["--cfg", "job"], ["--cfg", "hydra"], ["--cfg", "all"], ["--cfg", "x"],
-    ["--cfg", "job", "--package", "ffn"], ["--cfg", "job", "--package", "nowhere"], ["--cfg", "job", "--resolve"],
-    ["--help"], ["--help", "ffn"], ["--help", "fnn"], ["--hydra-help"], ["--info"], ["--info", "searchpath"],
-    ["--info", "defaults"], ["--info", "x"], ["--shell-completion", "install=bash"], ["--shell-completion", "x"],
-    ["--trust", "nowhere"], ["--trust", "a b"], ["--config-dir", "folder"], ["--config-dir", "nowhere"],
-    ["--config-name", "x"], ["--config-path", "x"], ["--experimental-rerun", "x"], ["--version"], ["--bogus"],
-    ["-x"], ["--cfg"], ["--trust"], ["--resolve"],
-)  # fmt: skip
+    ["--resolved"],
+    ["dry_run=true"],
+    ["--cfg", "job"],
+    ["--cfg", "hydra"],
+    ["--cfg", "all"],
+    ["--cfg", "x"],
+    ["--cfg", "job", "--package", "ffn"],
+    ["--cfg", "job", "--package", "nowhere"],
+    ["--cfg", "job", "--resolve"],
+    ["--help"],
+    ["--help", "ffn"],
+    ["--help", "fnn"],
+    ["--hydra-help"],
+    ["--info"],
+    ["--info", "searchpath"],
+    ["--info", "defaults"],
+    ["--info", "x"],
+    ["--shell-completion", "install=bash"],
+    ["--shell-completion", "x"],
+    ["--trust", "nowhere"],
+    ["--trust", "a b"],
+    ["--config-dir", "folder"],
+    ["--config-dir", "nowhere"],
+    ["--config-name", "x"],
+    ["--config-path", "x"],
+    ["--experimental-rerun", "x"],
+    ["--version"],
+    ["--bogus"],
+    ["-x"],
+    ["--cfg"],
+    ["--trust"],
+    ["--resolve"],
+)
 
 
 @st.composite
 def training(draw: st.DrawFn) -> Line:
     """`modgpt train` with up to three changes to a tiny training."""
-    given = draw(st.lists(override(), min_size=1, max_size=3, unique=True))
+    most = draw(st.sampled_from([1, 1, 1, 2, 3]))  # the first mistake hides the others
+    given = draw(st.lists(override(), min_size=1, max_size=most, unique=True))
     flags = draw(st.one_of(st.just([]), st.just([]), st.just([]), st.sampled_from(FLAGS)))
     stop = [] if any("max_time" in text for text in given) else [STOP]
     if not stop:
@@ -196,18 +235,40 @@ def sweep(draw: st.DrawFn) -> Line:
     several = st.one_of(
         option,
         st.sampled_from(
-            ["seed=1,2", "seed=glob(*)", "norm=glob(*)", "pos=glob(a*)", "pos=glob(x)", "seed=range(1,3)",
-             "seed=range(1,1)", "sweep=pos", "sweep=pos,ffn", "sweep=x", "optimizer.lr=1e-3,x", "seed=1,1",
-             "model.n_heads=2,3", "model.n_heads=3,5", "sweep_name=a/b", f"sweep_name={LONG}", "seed=-1,-2",
-             "hydra.sweeper.design=one_at_a_time", "hydra.sweeper.design=x", "hydra.sweep.dir=x", "sweep_name=mine",
-             "hydra.launcher.n_jobs=0", "hydra.sweeper.params.seed=1", "resume=runs/s1", "seed='1,2'"]
+            [
+                "seed=1,2",
+                "seed=glob(*)",
+                "norm=glob(*)",
+                "pos=glob(a*)",
+                "pos=glob(x)",
+                "seed=range(1,3)",
+                "seed=range(1,1)",
+                "sweep=pos",
+                "sweep=pos,ffn",
+                "sweep=x",
+                "optimizer.lr=1e-3,x",
+                "seed=1,1",
+                "model.n_heads=2,3",
+                "model.n_heads=3,5",
+                "sweep_name=a/b",
+                f"sweep_name={LONG}",
+                "seed=-1,-2",
+                "hydra.sweeper.design=one_at_a_time",
+                "hydra.sweeper.design=x",
+                "hydra.sweep.dir=x",
+                "sweep_name=mine",
+                "hydra.launcher.n_jobs=0",
+                "hydra.sweeper.params.seed=1",
+                "resume=runs/s1",
+                "seed='1,2'",
+            ]
         ),
         override(),
-    )  # fmt: skip
+    )
     given = draw(st.lists(several, min_size=1, max_size=3, unique=True))
     flags = draw(st.sampled_from([["-m"], ["-m"], ["-m"], ["--multirun"], []]))
     more = draw(st.one_of(st.just([]), st.just([]), st.just([]), st.sampled_from(FLAGS)))
-    end = draw(st.sampled_from([BASIC + ["dry_run=true"]] * 7 + [["dry_run=true"], BASIC]))
+    end = draw(st.sampled_from([[*BASIC, "dry_run=true"]] * 7 + [["dry_run=true"], BASIC]))
     stop = [] if any("max_time" in text for text in given) else [STOP]
     return ["train", *TINY, *stop, *given, *end, *flags, *more]
 
@@ -234,23 +295,38 @@ generate = st.tuples(
     flag("--run", some_run),
     flags(
         flag("--prompt", st.one_of(words, st.just("to be"), st.just("中"))),
-        flag("--temperature", numbers), flag("--top-k", numbers), flag("--top-p", numbers),
-        flag("--max-new-tokens", numbers), flag("--num-samples", st.sampled_from(["0", "2", "-1", "x"])),
-        flag("--seed", numbers), flag("--context", numbers), st.just(["-i"]),
-        flag("--on-unknown", st.sampled_from(["error", "skip", "x"])), device, trust, odd,
+        flag("--temperature", numbers),
+        flag("--top-k", numbers),
+        flag("--top-p", numbers),
+        flag("--max-new-tokens", numbers),
+        flag("--num-samples", st.sampled_from(["0", "2", "-1", "x"])),
+        flag("--seed", numbers),
+        flag("--context", numbers),
+        st.just(["-i"]),
+        flag("--on-unknown", st.sampled_from(["error", "skip", "x"])),
+        device,
+        trust,
+        odd,
         flag("--checkpoint", paths),
     ),
     st.just(["--max-new-tokens", "4"]) | st.just([]),
-).map(lambda parts: ["generate", *parts[0], *parts[1], *parts[2]])  # fmt: skip
+).map(lambda parts: ["generate", *parts[0], *parts[1], *parts[2]])
 
 evaluate = st.tuples(
     flag("--run", some_run),
     flags(
-        flag("--lengths", numbers), st.just(["--lengths", "4", "8"]), st.just(["--sliding"]), trust, odd,
-        flag("--stride", numbers), flag("--out", paths), device, flag("--run", paths),
+        flag("--lengths", numbers),
+        st.just(["--lengths", "4", "8"]),
+        st.just(["--sliding"]),
+        trust,
+        odd,
+        flag("--stride", numbers),
+        flag("--out", paths),
+        device,
+        flag("--run", paths),
     ),
     st.just(["--lengths", "4"]) | st.just([]),
-).map(lambda parts: ["evaluate", *parts[0], *parts[2], *parts[1]])  # fmt: skip
+).map(lambda parts: ["evaluate", *parts[0], *parts[2], *parts[1]])
 
 export_run = st.tuples(
     flag("--run", some_run), flag("--out", paths | st.just("exported")), flags(trust, odd, device)
@@ -263,10 +339,12 @@ import_model = st.tuples(
 compare = st.tuples(
     st.lists(st.one_of(st.just("runs"), paths), min_size=1, max_size=2),
     flags(
-        flag("--out", paths), flag("--figures", st.sampled_from(["png", "svg", "x"])), odd,
+        flag("--out", paths),
+        flag("--figures", st.sampled_from(["png", "svg", "x"])),
+        odd,
         flag("--best", st.one_of(st.sampled_from(["optimizer.lr", "seed", "ffn", "status"]), words)),
     ),
-).map(lambda parts: ["compare", *parts[0], *parts[1]])  # fmt: skip
+).map(lambda parts: ["compare", *parts[0], *parts[1]])
 
 alone = st.sampled_from(
     [
@@ -282,6 +360,16 @@ alone = st.sampled_from(
 )
 
 lines: st.SearchStrategy[Line] = st.one_of(
-    training(), training(), training(), training(), sweep(), sweep(), generate, evaluate, export_run,
-    import_model, compare, alone,
-)  # fmt: skip
+    training(),
+    training(),
+    training(),
+    training(),
+    sweep(),
+    sweep(),
+    generate,
+    evaluate,
+    export_run,
+    import_model,
+    compare,
+    alone,
+)

@@ -18,7 +18,7 @@ REFUSED = {
     "seed=4294967296": "seed must lie between 0 and 4294967295",
     "attention=[flash]": "write the name of an option, such as attention=",
     "tokenizer=saved": "tokenizer.path",
-    f"run_name={LONG}": "File name too long",
+    f"run_name={LONG}": "run_name has 300 bytes",
     "model.n_layers=1e9": "model.n_layers must be a whole number",
     "model.n_layers=1000000000": "model.n_layers",
     "model.d_model=10000000": "GB",
@@ -78,6 +78,21 @@ def test_training_is_done(typed: str, check: Check, tmp_path: Path) -> None:
     assert list((tmp_path / "work" / "out").iterdir())
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["import", "--source", "model", "--out", "imported"],
+        ["export", "--run", "runs/s1", "--out", "exported", "--trust", "nowhere"],
+        ["compare", "runs", "--figures", "png"],
+        ["evaluate", "--run", "runs/s1", "runs/s2", "--lengths", "4", "8"],
+    ],
+    ids=lambda line: line[0],
+)
+def test_command_is_done(line: list[str], check: Check, tmp_path: Path) -> None:
+    """Otherwise the refusals would prove nothing."""
+    assert check(line, tmp_path).code == 0
+
+
 def test_generation_is_done(check: Check, tmp_path: Path) -> None:
     line = ["generate", "--run", "runs/s1", "--prompt", "to", "--temperature", "1e-40"]
     assert check([*line, "--max-new-tokens", "5"], tmp_path).code == 0
@@ -109,14 +124,24 @@ def test_shell_completion(check: Check, tmp_path: Path, template: Path) -> None:
     assert "ffn=moe" in subprocess.run(query, env=asked, capture_output=True, text=True).stdout.split()
 
 
-@pytest.mark.parametrize("line", [["generate", "--run", "runs/s1", "--max-new-tokens", "1000000000000"],
-                                  ["train", *TINY, "callbacks.last=null"]], ids=lambda line: line[0])  # fmt: skip
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["generate", "--run", "runs/s1", "--max-new-tokens", "1000000000000"],
+        ["train", *TINY, "callbacks.last=null"],
+    ],
+    ids=lambda line: line[0],
+)
 def test_a_reader_that_has_seen_enough(line: list[str], template: Path, tmp_path: Path) -> None:
     """As `| head`, which closes the pipe."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "modgpt", *line], cwd=make_world(template, tmp_path / "work"), text=True,
-        env=environment() | {"PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        [sys.executable, "-m", "modgpt", *line],
+        cwd=make_world(template, tmp_path / "work"),
+        text=True,
+        env=environment() | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     assert process.stdout is not None and process.stderr is not None
     process.stdout.read(1)
     process.stdout.close()

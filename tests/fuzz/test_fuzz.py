@@ -67,9 +67,15 @@ def real(line: list[str], folder: Path) -> Ended:
     begun = time.monotonic()
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "modgpt", *line], cwd=folder, env=environment(), timeout=2 * SECONDS,
-            stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace",
-        )  # fmt: skip
+            [sys.executable, "-m", "modgpt", *line],
+            cwd=folder,
+            env=environment(),
+            timeout=2 * SECONDS,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+        )
     except subprocess.TimeoutExpired:
         return Ended(TIMED_OUT, "", "", time.monotonic() - begun)
     return Ended(done.returncode, done.stdout, done.stderr, time.monotonic() - begun)
