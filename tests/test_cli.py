@@ -53,7 +53,7 @@ VALUES = [
     (["model.block_size=6000"], "model.block_size=6000 needs at least 6668"),
     (["data.batch_size=0"], "data.batch_size must be at least 1, got 0"),
     (["trainer.max_steps=0"], "trainer.max_steps must be a whole number of at least 1, got 0"),
-    (["trainer.max_steps=1e3"], "max_steps must be a whole number, got 1000.0"),
+    (["trainer.max_steps=1e3"], "trainer.max_steps must be a whole number of at least 1, got 1000.0"),
     (["trainer.precision=foo"], "trainer.precision must be"),
     (["trainer.accelerator=foo"], "invalid accelerator name"),
     (["schedule.warmup_steps=500"], "schedule.warmup_steps=500 must be below trainer.max_steps=30"),

@@ -38,7 +38,7 @@ from tests.hostile.limits import SECONDS, bounded, watched
 from tests.hostile.world import SECRET, World, commands, hostile_files, new_world, set_in
 
 Build = Callable[[World], Any]
-OPENING = ("generate", "evaluate", "export", "init_from", "resume")  # each builds from the run's files
+OPENING = ("generate", "init_from", "resume")  # evaluate and export load as generate does
 SIZES = ("model.d_model=16", "model.n_layers=1", "model.n_heads=2", "model.block_size=8")
 
 
