@@ -185,6 +185,6 @@ def test_a_run_resumed_for_its_last_validation_has_hparams(
     events = EventAccumulator(str(folder)).Reload()
     for tag, key in {"val/loss": "final_val_loss", **LOSSES}.items():
         (event,) = events.Scalars(tag)
-        assert (event.step, np.float32(event.value)) == (10, np.float32(outcome.record[key]))
+        assert (event.step, np.float32(event.value)) == (10, np.float32(getattr(outcome.record, key)))
     start = events.SummaryMetadata("_hparams_/session_start_info")
     assert start.plugin_data.plugin_name == "hparams"

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,7 @@ def test_validation_is_exact(name: str, eval_batch_size: int, task: Overrides) -
                     right += int(log_p[t].argmax() == targets[t])
                     asked += 1
     assert asked == 20 * (2 if name == "recall" else 8)
-    result = outcome.record
+    result = asdict(outcome.record)
     assert result["final_val_loss"] == pytest.approx(total / asked, abs=1e-6)
     assert result["final_val_accuracy"] == pytest.approx(right / asked, abs=1e-9)
     assert losses(outcome.folder, "val/accuracy")[-1] == result["final_val_accuracy"]
@@ -108,7 +109,7 @@ def test_a_resumed_run_ends_with_the_same_bits(
     resumed = run([f"resume={folder}"])
     assert resumed.record.resumed_at_steps == [17]
     for key in ("final_val_loss", "final_val_accuracy", "best_val_loss"):
-        assert resumed.record[key] == whole.record[key]
+        assert getattr(resumed.record, key) == getattr(whole.record, key)
     first, second = weights(whole.folder), weights(resumed.folder)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -127,7 +128,7 @@ def test_the_summary_shows_answers(
     out = capsys.readouterr().out
     result = json.loads((tmp_path / "runs" / "seen" / "result.json").read_text())
     assert f"accuracy {result['final_val_accuracy']:.2%}" in out, "a line per validation"
-    for word in ("reads", "wanted", "answers", "validation loss", "generate.py --run"):
+    for word in ("reads", "wanted", "answers", "validation loss", "modgpt generate --run"):
         assert word in out
     assert "perplexity" not in out and "bits per character" not in out
 
