@@ -294,7 +294,7 @@ def test_what_a_resume_refuses(overrides: Overrides, capsys: pytest.CaptureFixtu
     before = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
     for more, text in (
         ([], "is already at step 4 of trainer.max_steps=4"),
-        (["trainer.max_steps=8", "ffn=moe"], "a resumed run keeps its architecture: ffn."),
+        (["trainer.max_steps=8", "ffn=moe"], "ffn=moe: a resumed run keeps its architecture"),
         (["trainer.max_steps=8", "attention.window=7"], "attention.window was 32, not 7"),
         (["trainer.max_steps=8", "model.d_model=64"], "model.d_model was 32, not 64"),
     ):
