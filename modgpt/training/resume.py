@@ -52,6 +52,7 @@ def find_resumed(cfg: DictConfig, session: Session) -> Resumed | None:
     session.take(folder)
     record = read_record(folder)
     checkpoint, content = latest_checkpoint(folder)
+    check_architecture(cfg, folder)
     check_weights(cfg, model_weights(content), checkpoint)  # before a model of any size is built
     step = content["global_step"]
     ended = record.status in ("finished", "partial")
@@ -127,12 +128,7 @@ def check_resumable(cfg: DictConfig, resumed: Resumed, digest: str) -> None:
     Raises:
         UserError: names the key that differs, with both values.
     """
-    saved = read_config(resumed.folder / "config.yaml", to_build=False)
-    for key, before, after in differences(saved, cfg, (*PARTS, "model", "tokenizer")):
-        raise UserError(
-            f"a resumed run keeps its architecture: {key} was {before}, not {after}; start a new run "
-            "for another one"
-        )
+    saved = check_architecture(cfg, resumed.folder)
     for key in KEPT:
         before, after = OmegaConf.select(saved, key), OmegaConf.select(cfg, key)
         if before != after:
@@ -148,3 +144,18 @@ def check_resumable(cfg: DictConfig, resumed: Resumed, digest: str) -> None:
             f"a resumed run keeps its corpus: {resumed.folder} was trained on SHA-256 "
             f"{resumed.record.corpus_sha256}, this one has {digest}"
         )
+
+
+def check_architecture(cfg: DictConfig, folder: Path) -> DictConfig:
+    """The saved configuration of a run, whose architecture and tokenizer a resumed one has too.
+
+    Raises:
+        UserError: names the key that differs, with both values.
+    """
+    saved = read_config(folder / "config.yaml", to_build=False)
+    for key, before, after in differences(saved, cfg, (*PARTS, "model", "tokenizer")):
+        raise UserError(
+            f"a resumed run keeps its architecture: {key} was {before}, not {after}; start a new run "
+            "for another one"
+        )
+    return saved
