@@ -6,6 +6,7 @@ import os
 import sys
 from importlib import import_module
 
+from modgpt.commands.importing import ctrl_c_ends
 from modgpt.errors import did_you_mean
 
 # Command: its module in modgpt.commands, and one line of help.
@@ -39,7 +40,9 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 2
     module, _ = COMMANDS[command]
-    return import_module(f"modgpt.commands.{module}").main(rest)
+    with ctrl_c_ends():
+        run = import_module(f"modgpt.commands.{module}").main
+    return run(rest)
 
 
 def complete(query: list[str]) -> int:

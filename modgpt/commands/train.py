@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from modgpt.commands.ending import exit_code, tell
 from modgpt.commands.flags import Parser
+from modgpt.commands.importing import ctrl_c_ends
 from modgpt.config.compose import Job, compose_with_hydra, explain, make_job
 from modgpt.config.overrides import check_overrides, parse
 from modgpt.config.search import CONFIG_DIR, add_config_dir, config_dirs
@@ -222,11 +223,12 @@ def derived(ready: Any) -> dict[str, Any]:
 def run_job(job: Job) -> int:
     """Train one composed job and print its summary; the exit code."""
     # Only now: what is wrong with the composition has been told without waiting for torch.
-    from modgpt.inference.samples import sample
-    from modgpt.runs.session import Interrupted, Session
-    from modgpt.training.distributed import is_leader
-    from modgpt.training.loop import train
-    from modgpt.training.summary import print_summary
+    with ctrl_c_ends():
+        from modgpt.inference.samples import sample
+        from modgpt.runs.session import Interrupted, Session
+        from modgpt.training.distributed import is_leader
+        from modgpt.training.loop import train
+        from modgpt.training.summary import print_summary
 
     if job.config.job_folder is not None:
         return run_job_of_sweep(job)

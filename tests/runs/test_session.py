@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -251,3 +253,18 @@ def test_a_lease_is_given_back_however_it_ends(tmp_path: Path) -> None:
         session.take(tmp_path)
         raise ZeroDivisionError
     assert Lease(tmp_path).acquire()
+
+
+def test_ctrl_c_while_libraries_are_imported_ends_at_once() -> None:
+    """A library may swallow a KeyboardInterrupt in its import, and stay half imported."""
+    script = (
+        "import os, signal\n"
+        "from modgpt.commands.importing import ctrl_c_ends\n"
+        "with ctrl_c_ends():\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    except BaseException:\n"
+        "        pass\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGINT and not done.stderr
