@@ -53,7 +53,7 @@ def print_plain(console: Console, lines: list[str]) -> None:
     """Print lines as they are: rich would take brackets in them for its own markup."""
     for line in lines:
         if line:
-            console.print(line, markup=False, highlight=False)
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def rich_table(rows: list[dict[str, str]], title: str) -> Table:

@@ -27,12 +27,12 @@ def command(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("lines", [0, 1, 3])
 def test_a_reader_may_stop_reading(sweep: Path, lines: int) -> None:
-    """As `| head` does: the files are written, and nobody complains."""
+    """As `| head` does: the files are written, and the exit code is that of a broken pipe."""
     done = subprocess.run(
         ["bash", "-c", f'"$@" | head -n {lines}; echo "code ${{PIPESTATUS[0]}}"', "-", *COMMAND, sweep],
         capture_output=True, text=True,
     )  # fmt: skip
-    assert done.stdout.endswith("code 0\n") and not done.stderr
+    assert done.stdout.endswith("code 141\n") and not done.stderr
     assert (sweep / "report.html").exists()
 
 

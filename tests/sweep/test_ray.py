@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -22,8 +23,8 @@ from lightning.pytorch.callbacks import Callback
 from hydra_plugins.modgpt_sweep import RayLauncher
 from modgpt.errors import UserError
 from modgpt.runs.checkpoint import model_weights, read_checkpoint
-from modgpt.runs.lease import alive, read
-from modgpt.sweep.job import status
+from modgpt.runs.lease import read
+from modgpt.runs.record import status_of
 from tests.sweep.script import finish, leases, records, start, sweep, tiny, wait_for
 
 pytestmark = pytest.mark.slow  # each sweep starts the real program, most of them Ray, too
@@ -195,7 +196,7 @@ def test_a_killed_node_changes_no_result(cluster: Cluster, arguments: list[str],
         process = start(*command, f"hydra.launcher.address={cluster.address}")
         cut = wait_for(lambda: in_the_middle(tmp_path, node), seconds=120)
         node.kill()
-    assert status(cut) == "running"
+    assert status_of(cut) == "running"
     code, out, err = finish(process)
     assert code == 0 and not err, err
     assert "2 at once with 1 CPU threads each" in out and "3 finished, 0 failed" in out
@@ -215,7 +216,7 @@ def in_the_middle(folder: Path, node: Node) -> Path | None:
     processes = node.processes()
     for path in folder.glob("s/*/checkpoints/last.ckpt"):
         job = path.parents[1]
-        if read(job / "lease.json").get("pid") in processes and status(job) == "running":
+        if read(job / "lease.json").get("pid") in processes and status_of(job) == "running":
             return job
     return None
 
@@ -233,7 +234,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(
     assert "the same command with sweep_name=s goes on with it" in out
     assert [r["status"] for r in records(tmp_path).values()] == ["interrupted"]
     assert not list(leases(tmp_path))
-    wait_for(lambda: not alive(job))
+    wait_for(lambda: not psutil.pid_exists(job))
     code, _, err = sweep(*command, "hydra/launcher=workers")
     assert code == 0, err
     assert sorted(len(r["resumed_at_steps"]) for r in records(tmp_path).values()) == [0, 1]

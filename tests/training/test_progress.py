@@ -22,7 +22,7 @@ def test_the_time_left_is_known_after_a_few_steps(
     console = Console(
         file=io.StringIO(), force_terminal=True, width=120, get_time=lambda: clock[0], _environ={}
     )
-    monkeypatch.setattr(progress, "Console", lambda: console)
+    monkeypatch.setattr(progress, "Output", lambda: console)
     trainer: Any = SimpleNamespace(
         is_global_zero=True, max_steps=100, global_step=0, log_every_n_steps=50
     )
