@@ -180,6 +180,11 @@ def run_hydra(line: CommandLine) -> int:
         except UserError as error:
             code = tell(error)
 
+    shown = line.hydra.package
+    if line.hydra.cfg == "job" and shown and "@" not in shown:
+        config, _ = compose_with_hydra(line.overrides)
+        if OmegaConf.select(config, shown, throw_on_missing=False) is None:
+            raise UserError(f"--package {shown}: the configuration has nothing there")
     if config_dirs():
         line.hydra.overrides.append(f"hydra.searchpath=[{','.join(map(repr, config_dirs()))}]")
     _run_hydra(

@@ -12,7 +12,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any, Literal, Union, get_args, get_origin
 
-from hydra.utils import get_object
+from hydra._internal.utils import _locate  # hydra.utils.get_object, without its lines in the log
 from omegaconf import DictConfig, OmegaConf
 
 from modgpt.config.keys import KEYS, PARTS
@@ -40,7 +40,7 @@ def check_arguments(config: DictConfig) -> None:
             if node is not None and not (isinstance(node, DictConfig) and "_target_" in node):
                 raise UserError(f"{group}.{name} must be null or have a _target_, got {node}")
     for path, node in targets(config):
-        known, open_ended = parameters(get_object(node["_target_"]))
+        known, open_ended = parameters(target_at(path, node["_target_"]))
         for key in node:
             name = f"{path}.{key}"
             if str(key).startswith("_") or OmegaConf.is_missing(node, key):
@@ -52,6 +52,22 @@ def check_arguments(config: DictConfig) -> None:
                     f"({path} has: {', '.join(names)})"
                 )
             check_value(name, node[key], known.get(str(key), Any))
+
+
+def target_at(path: str, name: Any) -> Any:
+    """The class or function that a `_target_` names.
+
+    Raises:
+        UserError: it cannot be imported.
+    """
+    try:
+        return _locate(name)
+    except Exception as error:  # whatever the import of a module raises
+        cause = error.__cause__ or error
+        raise UserError(
+            f"{path}._target_={name}: it cannot be imported ({type(cause).__name__}: {cause}); install "
+            "its package, or set PYTHONPATH to the folder it is in"
+        ) from error
 
 
 def targets(config: DictConfig, path: str = "") -> Iterator[tuple[str, DictConfig]]:

@@ -17,6 +17,8 @@ def pick_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
+        if device.type == "cpu" and device.index is not None:
+            raise ValueError("there is one cpu, without a number")
         torch.zeros(1, device=device).item()  # `meta` holds no numbers
     except (RuntimeError, AssertionError, NotImplementedError, ValueError) as error:
         raise UserError(

@@ -108,6 +108,8 @@ def show_plan(
         if per_flop:
             line += f", about {sum(entry.flops for entry in open_jobs) * per_flop:,.0f} s in all"
     console.print(f"{line}, in {shown(sweep)}", highlight=False)
+    if any(entry.skipped is not None for entry in jobs):
+        console.print(f"skipped: {collapsed(jobs)}", highlight=False, markup=False, soft_wrap=True)
 
 
 def show_same_jobs(console: Console, sweeps: Path, sweep: Path, jobs: Sequence[Planned]) -> None:

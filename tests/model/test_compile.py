@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from modgpt.config.compose import compose_job
 from modgpt.config.keys import PARTS
 from modgpt.config.search import options
 from modgpt.errors import UserError
 from modgpt.runs.checkpoint import model_weights, read_checkpoint
+from modgpt.runs.saved import job_of
 from modgpt.training.hardware import best_compile, has_compiler
 from modgpt.training.loop import train
 from tests.compositions import name_of, small_model
@@ -77,7 +77,7 @@ def test_without_a_compiler_one_line_says_so(
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(UserError, match="compile=true needs a C\\+\\+ compiler"):
-        train(compose_job(overrides("compile=true")))
+        train(job_of(overrides("compile=true")))
 
 
 @pytest.mark.slow
@@ -110,7 +110,7 @@ def test_a_resumed_training_goes_on_as_if_nothing_had_been(overrides: Callable[.
             "schedule=constant",
             "callbacks.last.every_n_train_steps=4",
         )
-        return train(compose_job(overrides("compile=true", f"run_name={name}", *budget, *more)))
+        return train(job_of(overrides("compile=true", f"run_name={name}", *budget, *more)))
 
     whole, half = run("whole", 8), run("half", 4)
     assert whole.record.compiled and whole.record.tokens_per_second > 0
