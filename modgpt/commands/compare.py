@@ -29,7 +29,19 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "--best", action="append", default=[], metavar="KEY",
         help="compare every combination with its best value of KEY, such as optimizer.lr (repeatable)",
     )  # fmt: skip
+    parser.add_argument(
+        "--same-within", type=positive, metavar="NATS",
+        help="options whose loss differs by less count as the same (default: 0.02 nats per token)",
+    )  # fmt: skip
     return parser.parse_args(argv)
+
+
+def positive(text: str) -> float:
+    """A number above zero."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text}")
+    return value
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -41,5 +53,11 @@ def run(arguments: argparse.Namespace) -> int:
     # Only now: --help and a wrong flag need not wait for the packages.
     from modgpt.compare.comparison import compare
 
-    compare(arguments.folders, arguments.out, figures=arguments.figures, best=arguments.best)
+    compare(
+        arguments.folders,
+        arguments.out,
+        figures=arguments.figures,
+        best=arguments.best,
+        same_within=arguments.same_within,
+    )
     return 0

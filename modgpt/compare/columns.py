@@ -44,7 +44,7 @@ OURS = frozenset(
             "high",
             "sd",
             "behind",
-            "tie",
+            "may_be_best",
         ),
         *(*NUMBERS, *CONDITIONS, *HIDDEN),
     )

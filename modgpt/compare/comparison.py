@@ -12,7 +12,7 @@ from rich.console import Console
 from modgpt.compare.escaping import visible
 from modgpt.errors import UserError
 
-NEEDED = ("pandas", "scipy", "statsmodels", "formulaic", "altair", "vl_convert", "jinja2", "matplotlib")
+NEEDED = ("pandas", "scipy", "statsmodels", "altair", "vl_convert", "jinja2", "matplotlib")
 
 
 def compare(
@@ -21,6 +21,7 @@ def compare(
     console: Console | None = None,
     figures: str | None = None,
     best: Sequence[str] = (),
+    same_within: float | None = None,
 ) -> Path:
     """Write `results.csv`, `results.md` and `report.html`, and print a summary.
 
@@ -31,6 +32,7 @@ def compare(
         figures: also write the figures, in this format: png, svg or pdf.
         best: keys of which every combination is compared with its best value only (`best_of`); the CSV
             has all runs.
+        same_within: differences below this many nats per token count as the same; None for the default.
 
     Returns:
         The report.
@@ -52,6 +54,7 @@ def compare(
     from modgpt.compare.sentences import describe
     from modgpt.compare.statistics import analyse
     from modgpt.compare.terminal import Terminal, print_summary
+    from modgpt.statistics.verdict import DELTA
 
     console = console or Terminal()
     everything = load_results(folders)
@@ -65,7 +68,7 @@ def compare(
         if found.problem
     )
     results = best_of(everything, best) if best else everything
-    statistics = analyse(results)
+    statistics = analyse(results, DELTA if same_within is None else same_within)
     words = describe(results, statistics)
     drawn = draw(results, statistics, curves)
     try:

@@ -1,136 +1,97 @@
-"""Main effects of the options, estimated with the seed noise as their error."""
+"""What every option changes: the loss with its verdict, solved tasks, and the costs."""
 
 from __future__ import annotations
 
-import warnings
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from formulaic.transforms.contrasts import SumContrasts
-from statsmodels.regression.linear_model import OLS
-from statsmodels.stats.multitest import multipletests
 
-from modgpt.compare.columns import COSTS, LOSS
-from modgpt.compare.factors import Factor
-from modgpt.compare.noise import LEVEL, Matrix, Noise
-
-
-def sum_contrasts(factor: Factor) -> pd.DataFrame:
-    """Sum contrasts, a row per option: their effects add up to zero, around the grand mean."""
-    coding = SumContrasts().get_coding_matrix(list(factor.levels), sparse=False)
-    assert isinstance(coding, pd.DataFrame)
-    return coding
-
-
-def main_effects(frame: pd.DataFrame, factors: list[Factor]) -> list[Matrix]:
-    """The columns of the additive model: the grand mean, then those of every factor."""
-    coded = [sum_contrasts(f).loc[frame[f.name]].to_numpy(dtype=float) for f in factors]
-    return [np.ones((len(frame), 1)), *coded]
-
-
-def fitted(loss: Matrix, design: Matrix) -> Any:
-    """Least squares, also of a design without full rank, as failed jobs can leave it.
-
-    The caller checks which parameters such a design determines.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*rank-deficient.*")
-        return OLS(loss, design).fit()
+from modgpt.compare.columns import ACCURACY, COSTS
+from modgpt.statistics.differences import Difference
+from modgpt.statistics.pairs import Factor
+from modgpt.statistics.solved import Solved
+from modgpt.statistics.verdict import BASELINE
 
 
 def effect_table(
-    frame: pd.DataFrame, factors: list[Factor], names: list[str], blocks: Matrix, noise: Noise
+    frame: pd.DataFrame,
+    factors: Sequence[Factor],
+    names: Sequence[str],
+    differences: Sequence[Difference],
+    solved: Sequence[Solved],
 ) -> pd.DataFrame:
-    """Main effect of every option, as deviation from the grand mean and as difference to the baseline.
+    """A row per option: its difference from the baseline, its verdict, and the ratios of its costs.
 
-    Deviation: from ordinary least squares on the additive model (and seed blocks) with sum contrasts.
-    The grand mean gives the options of a factor equal weights, however often they were run. Difference:
-    mean over pairs of runs that agree in every other choice and in the seed; it needs no model. Holm's
-    correction covers all tests of both.
+    A task that runs either solve or do not is judged by the number of runs that solved it: its losses
+    have two peaks, and their mean describes no run.
     """
-    columns = main_effects(frame, factors)
-    design = np.hstack([*columns, blocks])
-    rows, start = [], 1
-    if not factors:
-        return pd.DataFrame()
-    fit = fitted(frame[LOSS].to_numpy(), design)
-    # x'β is determined by the data only for x in the row space of the design.
-    spanned = np.linalg.pinv(design) @ design
+    losses = {(d.factor, d.option): d for d in differences}
+    counts = {(s.factor, s.option): s for s in solved}
+    rows = []
     for factor in factors:
-        coding = sum_contrasts(factor)
         for option in factor.levels:
-            contrast = np.zeros(design.shape[1])
-            contrast[start : start + coding.shape[1]] = coding.loc[option]
-            deviation, variance = np.nan, np.nan
-            if np.allclose(contrast @ spanned, contrast, atol=1e-8):
-                deviation = float(contrast @ fit.params)
-                variance = float(fit.cov_params(r_matrix=contrast, scale=1.0))
-            runs = int((frame[factor.name] == option).sum())
-            rows.append(
-                {"factor": factor.name, "option": option, "baseline": option == factor.baseline}
-                | {"runs": runs}
-                | tested("deviation", deviation, variance, noise)
-                | paired(frame, factor, option, [n for n in names if n != factor.name], noise)
-            )
-        start += coding.shape[1]
-    table = pd.DataFrame(rows)
-    holm(table, ["deviation", "difference"])
-    table["verdict"] = [verdict(row) for _, row in table.iterrows()]
-    return table
+            key = (factor.name, option)
+            row = {"factor": factor.name, "option": option, "baseline": option == factor.baseline}
+            row["runs"] = int((frame[factor.name] == option).sum())
+            row |= of_loss(losses.get(key)) | of_task(counts.get(key))
+            row |= cost_ratios(frame, factor, option, [n for n in names if n != factor.name])
+            rows.append(row)
+    return pd.DataFrame(rows)
 
 
-def tested(name: str, estimate: float, variance: float, noise: Noise) -> dict[str, float]:
-    """An estimate with its interval and p-value, from the seed noise."""
-    half = noise.half_width(variance)
+def of_loss(found: Difference | None) -> dict[str, object]:
+    """The columns about the loss; those of a baseline are empty."""
+    nothing = {"difference": np.nan, "low": np.nan, "high": np.nan, "error": ""}
+    if found is None:
+        return nothing | {"verdict": BASELINE, "needs": np.nan, "contexts": 0, "won": 0}
     return {
-        name: estimate,
-        f"{name}_low": estimate - half,
-        f"{name}_high": estimate + half,
-        f"{name}_p": noise.p_value(estimate, variance),
+        "difference": found.value,
+        "low": found.low,
+        "high": found.high,
+        "error": found.error,
+        "verdict": found.verdict,
+        "needs": np.nan if found.needs is None else found.needs,
+        "contexts": found.contexts,
+        "won": found.won,
     }
 
 
-def paired(
-    frame: pd.DataFrame, factor: Factor, option: str, others: list[str], noise: Noise
+def of_task(found: Solved | None) -> dict[str, object]:
+    """The columns about solved tasks, which replace the verdict on the loss; empty for other data."""
+    if found is None:
+        return {}
+    return {
+        "low": np.nan,
+        "high": np.nan,
+        "error": "counts",
+        "verdict": found.verdict,
+        "needs": np.nan,
+        "solved": f"{found.solved} of {found.runs}",
+        "share_low": found.low,
+        "share_high": found.high,
+        "base_solved": f"{found.base_solved} of {found.base_runs}",
+        "p": found.p,
+    }
+
+
+def cost_ratios(
+    frame: pd.DataFrame, factor: Factor, option: str, others: Sequence[str]
 ) -> dict[str, float]:
-    """Mean difference of an option to the baseline, over pairs of runs alike in all else.
-
-    Each run is in at most one pair, so the variance of the mean of n pairs is 2σ²/n. The costs are the
-    geometric means of the pairs' ratios.
-    """
-    sides = [frame[frame[factor.name] == level] for level in (option, factor.baseline)]
-    pairs = sides[0].merge(sides[1], on=[*others, "seed"], suffixes=("", "_base"))
-    n = 0 if option == factor.baseline else len(pairs)
-    difference = float((pairs[LOSS] - pairs[f"{LOSS}_base"]).mean()) if n else np.nan
-    found = tested("difference", difference, 2 / n if n else np.nan, noise) | {"pairs": n}
-    for cost in COSTS:
-        ratio = np.log(pairs[cost] / pairs[f"{cost}_base"]).mean() if n else np.nan
-        found[f"{cost}_ratio"] = float(np.exp(ratio))
-    return found
+    """The costs of an option relative to its baseline: geometric means over pairs alike in all else."""
+    if option == factor.baseline:
+        return {f"{cost}_ratio": np.nan for cost in COSTS}
+    means = frame.groupby([factor.name, *others])[list(COSTS)].mean()
+    levels = means.index.get_level_values(0)
+    if others:
+        side, base = (means.xs(level, level=0) for level in (option, factor.baseline))
+    else:
+        side, base = means[levels == option], means[levels == factor.baseline]
+        side, base = side.reset_index(drop=True), base.reset_index(drop=True)
+    ratios = np.log((side / base).dropna(how="all").to_numpy()).mean(axis=0)
+    return {f"{cost}_ratio": float(np.exp(r)) for cost, r in zip(COSTS, ratios, strict=True)}
 
 
-def holm(table: pd.DataFrame, tests: list[str]) -> None:
-    """Add p-values with Holm's correction over all tests of the named columns together."""
-    names = [f"{name}_p" for name in tests]
-    p = table[names].to_numpy(dtype=float)
-    made = np.isfinite(p)
-    adjusted = np.full_like(p, np.nan)
-    if made.any():
-        adjusted[made] = multipletests(p[made], method="holm")[1]
-    table[[f"{name}_holm" for name in names]] = adjusted
-
-
-def verdict(row: pd.Series) -> str:
-    """The difference to the baseline in a word; empty where nothing was tested."""
-    if row["baseline"]:
-        return "baseline"
-    if not row["pairs"]:
-        return "no pair"
-    if not np.isfinite(row["difference_p"]):
-        return ""
-    if row["difference_low"] <= 0 <= row["difference_high"]:
-        return "tie"
-    if row["difference_p_holm"] >= 1 - LEVEL:
-        return "unclear"
-    return "worse" if row["difference"] > 0 else "better"
+def has_accuracy(frame: pd.DataFrame) -> bool:
+    """Whether the runs are of a task with answers."""
+    return bool(len(frame)) and bool(frame[ACCURACY].notna().all())

@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import pandas as pd
 
 from modgpt.compare.columns import FINISHED
 from modgpt.compare.recipes import plain, recipe_level
+from modgpt.statistics.pairs import Factor
 
 MOST_LEVELS = 12  # more values of one key are a search, not a factor of a designed experiment
-
-
-@dataclass(frozen=True)
-class Factor:
-    """A group or key in which the runs differ.
-
-    Attributes:
-        name: `ffn`, `optimizer.lr`, … levels: its options among the runs, the baseline first. designed:
-        it has few enough levels for a main effect; otherwise it only distinguishes combinations.
-    """
-
-    name: str
-    levels: tuple[str, ...]
-    designed: bool = True
-
-    @property
-    def baseline(self) -> str:
-        return self.levels[0]
 
 
 def find_factors(table: pd.DataFrame, columns: Iterable[str]) -> list[Factor]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from modgpt.compare.escaping import for_markdown, for_spreadsheet
+from modgpt.compare.evidence import evidence
+from modgpt.compare.findings import findings
 from modgpt.compare.load import Results
 from modgpt.compare.sentences import Words
 from modgpt.compare.statistics import Statistics
@@ -14,6 +16,7 @@ from modgpt.compare.tables import (
     effect_rows,
     interaction_rows,
     job_columns,
+    part_rows,
     problem_rows,
     ranked,
     records,
@@ -39,7 +42,14 @@ def write_csv(results: Results, path: Path) -> None:
 
 def write_markdown(results: Results, statistics: Statistics, words: Words, path: Path) -> None:
     """Write the paragraphs, the best combinations, the effects, and a row per job."""
-    parts = ["# Comparison", *map(for_markdown, words.paragraphs)]
+    parts = ["# Comparison"]
+    found = [f"- **{for_markdown(f.factor)}**: {for_markdown(f.text)}" for f in findings(statistics)]
+    if found:
+        parts.append("\n".join(found))
+    badge = [f"{name}: {value}" for name, value in evidence(results, statistics)]
+    if badge:
+        parts.append(f"Rests on {for_markdown('; '.join(badge))}.")
+    parts += map(for_markdown, words.paragraphs)
     if words.cautions:
         parts.append("\n".join(f"- {for_markdown(caution)}" for caution in words.cautions))
     cells = cell_rows(statistics)
@@ -49,11 +59,12 @@ def write_markdown(results: Results, statistics: Statistics, words: Words, path:
             parts.append(f"The best {MOST_CELLS} of {len(cells)}.")
     if len(statistics.effects):
         parts += [
-            "## Main effects",
-            "Deviation from the grand mean (sum contrasts), and mean paired difference to the baseline; "
-            "the costs are those of the same pairs.",
+            "## Differences from the baseline",
+            "Below zero is better. The intervals hold together; the costs are those of the same pairs.",
             markdown(effect_rows(statistics)),
         ]
+    if turned := part_rows(statistics):
+        parts += ["## Differences that turn", markdown(turned)]
     if tuned := tuning_rows(results):
         parts += ["## Chosen hyperparameters", for_markdown(words.tuning), markdown(tuned)]
     if interactions := interaction_rows(statistics):

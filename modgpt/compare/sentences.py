@@ -11,6 +11,7 @@ from modgpt.compare.cautions import cautions
 from modgpt.compare.counting import several
 from modgpt.compare.load import Results
 from modgpt.compare.statistics import Statistics
+from modgpt.statistics.power import smallest_shown
 
 
 @dataclass(frozen=True)
@@ -109,14 +110,21 @@ def noise(statistics: Statistics) -> str:
             f"Seed noise: unknown, because {reason}. All numbers below are descriptive: there are no "
             "intervals and no p-values, and a small difference may be chance."
         )
-    blocked = f" (including the shift that a seed gives to all runs alike: {found.within:.4f})"
+    shift = ""
+    if found.correlation is not None:
+        shift = (
+            f" Runs are paired by seed; the shift that a seed gives to all runs alike is "
+            f"{max(0.0, found.correlation):.0%} of the variance."
+        )
+    low, high = found.interval()
+    seeds, options = found.seeds, max(1, len(statistics.differences))
+    shown = smallest_shown(found.sigma, seeds, options)
     return (
-        f"Seed noise: σ = {found.sigma:.4f} with {several(found.df, 'degree')} of freedom, pooled over "
-        f"{several(found.replicated, 'combination')} run with several seeds"
-        f"{blocked if found.blocked else ''}. Noise floor: with {several(found.seeds, 'seed')} each, "
-        f"the means of two combinations must differ by more than {found.floor:.4f} before the 95 % "
-        "interval of their difference excludes zero. Smaller differences are marked as ties: these runs "
-        "cannot tell them from zero."
+        f"Seed noise: σ = {found.sigma:.4f} (95 % interval {low:.4f} to {high:.4f}, "
+        f"{several(found.df, 'degree')} of freedom), pooled over "
+        f"{several(found.replicated, 'combination')} run with several seeds.{shift} With "
+        f"{several(seeds, 'seed')} each, a true difference of {shown:.3f} between an option and its "
+        "baseline is shown with 80 % chance."
     )
 
 
@@ -139,7 +147,7 @@ def meaning(results: Results, statistics: Statistics) -> str:
     apart = sum((statistics.cells[f.name] != f.baseline).astype(int) for f in designed)
     assert isinstance(apart, pd.Series)
     if len(statistics.cells) == prod(len(f.levels) for f in designed):
-        design = "The grid is complete: a main effect is an average over all other choices."
+        design = "The grid is complete: every option meets its baseline in every context."
     elif (apart <= 1).all():
         design = (
             "One choice at a time was changed: an effect is measured beside the baseline only. These "
@@ -147,11 +155,11 @@ def meaning(results: Results, statistics: Statistics) -> str:
         )
     else:
         design = (
-            "The grid is incomplete: deviations come from the additive model, differences from the "
-            "pairs of runs that exist."
+            "The grid is incomplete: differences come from the contexts in which both an option and its "
+            "baseline were run."
         )
     tests = (
-        " Intervals and p-values describe other seeds on the same data. Holm's correction covers all "
-        "tests of a table."
+        f" All intervals of the differences hold together with {statistics.confidence:.3g} confidence, "
+        "and describe other seeds on the same data."
     )
     return f"{regime} {design}{tests if statistics.noise.sigma is not None else ''}"

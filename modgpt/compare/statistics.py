@@ -1,9 +1,4 @@
-"""Statistics of the final losses: means, main effects and interactions, compared with the seed noise.
-
-All models are ordinary least squares (statsmodels); all distributions come from scipy. The error is
-always the scatter of replicates, never the misfit of a model. Replicates are runs of one cell (the same
-choices) that differ only in their seed.
-"""
+"""The statistics of a comparison: noise, verdicts, the best combinations, interactions."""
 
 from __future__ import annotations
 
@@ -14,11 +9,15 @@ import numpy as np
 import pandas as pd
 
 from modgpt.compare.columns import ACCURACY, COSTS, LOSS
-from modgpt.compare.effects import effect_table, main_effects
-from modgpt.compare.factors import Factor
+from modgpt.compare.effects import effect_table, has_accuracy
 from modgpt.compare.interactions import interaction_table, pair_means
 from modgpt.compare.load import Results
-from modgpt.compare.noise import Noise, seed_blocks, seed_noise, t_interval
+from modgpt.statistics.best import may_be_best
+from modgpt.statistics.differences import Difference, differences
+from modgpt.statistics.noise import Noise, seed_noise, t_interval
+from modgpt.statistics.pairs import Factor
+from modgpt.statistics.solved import Solved, solved_counts
+from modgpt.statistics.verdict import CONFIDENCE, DELTA
 
 
 @dataclass(frozen=True)
@@ -28,46 +27,66 @@ class Statistics:
     Attributes:
         factors: what varies among the finished runs, with the levels that finished.
         noise: the seed noise.
-        cells: a row per cell: its choices, n, mean, low, high (t interval over its own seeds), sd,
-            mean accuracy (of tasks) and costs, distance behind the best mean, tie with the best.
-        effects: a row per option: factor, option, deviation from the grand mean and difference to the
-            baseline, each with low, high, p and p_holm, and the difference in costs (ratios).
-        interactions: a row per pair of groups: F, degrees of freedom, p, p_holm.
-        maps: per pair of groups the mean loss of every combination of their options, and its runs.
+        delta: differences below it count as the same, nats per token.
+        confidence: of all intervals together. Higher than 95 % where a sweep looked several times.
+        differences: of every option from its baseline, with verdicts.
+        solved: for a task, the counts of solved runs; they replace the verdicts on the loss.
+        effects: a row per option: difference, interval, verdict, solved runs, cost ratios.
+        cells: a row per cell: its choices, n, mean, low, high (t interval over its own seeds), sd, mean
+            accuracy (of tasks) and costs, distance behind the best mean, whether it may be the best.
+        interactions: a row per pair of factors: F, degrees of freedom, p, p_holm.
+        maps: per pair of factors the mean loss of every combination of their options, and its runs.
         repeated: runs left out because the same cell and seed were run again later.
     """
 
     factors: list[Factor]
     noise: Noise
-    cells: pd.DataFrame
+    delta: float
+    confidence: float
+    differences: list[Difference]
+    solved: list[Solved]
     effects: pd.DataFrame
+    cells: pd.DataFrame
     interactions: pd.DataFrame
     maps: dict[tuple[str, str], tuple[pd.DataFrame, pd.DataFrame]]
     repeated: int
 
 
-def analyse(results: Results) -> Statistics:
+def analyse(results: Results, delta: float = DELTA, confidence: float = CONFIDENCE) -> Statistics:
     """All statistics of the finished runs; tables are empty where there is nothing to compare."""
     names = [factor.name for factor in results.factors]
-    rows = results.finished.sort_values("started_at", kind="stable", na_position="first")
-    # The same cell and seed again is the same training again, not a replicate.
-    seeded = rows["seed"].notna()
-    again = rows.duplicated([*names, "seed"], keep="last") & seeded
-    frame = rows[~again].sort_index().reset_index(drop=True)
-    frame["cell"] = frame.groupby(names, dropna=False).ngroup() if names else 0
+    frame, repeated = replicates(results.finished, names)
     factors = present(results.factors, frame)
     designed = [factor for factor in factors if factor.designed]
-    blocks, blocked = seed_blocks(frame, main_effects(frame, designed))
-    noise = seed_noise(frame, blocked)
+    noise = seed_noise(frame)
+    found = differences(frame, designed, names, noise, delta, confidence)
+    task = has_accuracy(frame)
+    solved = solved_counts(frame, designed, names, ACCURACY, confidence) if task else []
     return Statistics(
         factors=factors,
         noise=noise,
-        cells=cell_table(frame, names, noise),
-        effects=effect_table(frame, designed, names, blocks, noise),
-        interactions=interaction_table(frame, designed, blocks, noise),
+        delta=delta,
+        confidence=confidence,
+        differences=found,
+        solved=solved,
+        effects=effect_table(frame, designed, names, found, solved),
+        cells=cell_table(frame, names, noise, confidence),
+        interactions=interaction_table(frame, designed, noise),
         maps={(a.name, b.name): pair_means(frame, a, b) for a, b in combinations(designed, 2)},
-        repeated=int(again.sum()),
+        repeated=repeated,
     )
+
+
+def replicates(finished: pd.DataFrame, names: list[str]) -> tuple[pd.DataFrame, int]:
+    """The runs with the number of their cell, and how many were left out.
+
+    The same cell and seed again is the same training again, not a replicate: the latest counts.
+    """
+    rows = finished.sort_values("started_at", kind="stable", na_position="first")
+    again = rows.duplicated([*names, "seed"], keep="last") & rows["seed"].notna()
+    frame = rows[~again].sort_index().reset_index(drop=True)
+    frame["cell"] = frame.groupby(names, dropna=False).ngroup() if names else 0
+    return frame, int(again.sum())
 
 
 def present(factors: list[Factor], frame: pd.DataFrame) -> list[Factor]:
@@ -80,7 +99,7 @@ def present(factors: list[Factor], frame: pd.DataFrame) -> list[Factor]:
     return found
 
 
-def cell_table(frame: pd.DataFrame, names: list[str], noise: Noise) -> pd.DataFrame:
+def cell_table(frame: pd.DataFrame, names: list[str], noise: Noise, confidence: float) -> pd.DataFrame:
     """Mean and t interval of every cell over its own seeds, the best first."""
     rows = []
     for _, cell in frame.groupby("cell"):
@@ -93,11 +112,10 @@ def cell_table(frame: pd.DataFrame, names: list[str], noise: Noise) -> pd.DataFr
         spread = {"n": n, "mean": mean, "low": low, "high": high, "sd": float(loss.std())}
         rows.append({"cell": int(cell["cell"].iloc[0])} | choices | spread | others)
     if not rows:
-        columns = ["cell", *names, "n", "mean", "low", "high", "sd", ACCURACY, *COSTS, "behind", "tie"]
-        return pd.DataFrame(columns=columns)
+        columns = ["cell", *names, "n", "mean", "low", "high", "sd", ACCURACY, *COSTS]
+        return pd.DataFrame(columns=[*columns, "behind", "may_be_best"])
     table = pd.DataFrame(rows).sort_values("mean", ignore_index=True)
     table["behind"] = table["mean"] - table["mean"].iloc[0]
-    floors = [noise.half_width(1 / n + 1 / table["n"].iloc[0]) for n in table["n"]]
-    table["tie"] = table["behind"] < floors
-    table.loc[0, "tie"] = False  # the best is not compared with itself
+    means, runs = table["mean"].to_numpy(dtype=float), table["n"].to_numpy(dtype=float)
+    table["may_be_best"] = may_be_best(means, runs, noise, confidence)
     return table

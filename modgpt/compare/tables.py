@@ -12,6 +12,7 @@ from modgpt.compare.escaping import visible
 from modgpt.compare.load import Results
 from modgpt.compare.statistics import Statistics
 from modgpt.compare.unfinished import unfinished
+from modgpt.statistics.verdict import OPEN, SAME
 
 LABELS = {
     LOSS: "final val loss",
@@ -31,7 +32,7 @@ LABELS = {
     "interval": "95 % interval",
     "behind": "behind the best",
 }
-DIFFERENCE_INTERVAL = "difference: 95 % interval"
+DIFFERENCE, INTERVAL, VERDICT = "difference", "95 % interval", "verdict"
 MOST_NAMES = 5  # of runs with the same status and reason
 
 
@@ -41,7 +42,7 @@ def shown(column: str, value: object) -> str:
         return ""
     if not isinstance(value, int | float | np.number) or isinstance(value, bool):
         return str(value)
-    if "loss" in column or column == ACCURACY or column in ("mean", "behind", "deviation", "difference"):
+    if "loss" in column or column == ACCURACY or column in ("mean", "behind", "difference"):
         return f"{value:.4f}"
     if column == "wall_seconds":
         return f"{value:,.1f}"
@@ -96,40 +97,90 @@ def ranked(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def effect_rows(statistics: Statistics) -> list[dict[str, str]]:
-    """The main effects as text."""
+    """What every option changes, as text; the baseline of a factor stands first."""
+    answers = "solved" in statistics.effects
     rows = []
     for _, e in statistics.effects.iterrows():
+        baseline, difference = bool(e["baseline"]), e["difference"]
+        row = {
+            "factor": e["factor"],
+            "option": e["option"],
+            DIFFERENCE: "" if baseline or np.isnan(difference) else f"{difference:+.4f}",
+            INTERVAL: interval(e["low"], e["high"]),
+            VERDICT: verdict_text(e, statistics.delta),
+            "contexts won": f"{e['won']} of {e['contexts']}" if e["contexts"] else "",
+        }
+        if answers:
+            solved = isinstance(e["solved"], str)
+            row |= {
+                "solved": e["solved"] if solved else "",
+                "share: exact 95 % interval": share(e) if solved else "",
+                "baseline solved": e["base_solved"] if solved else "",
+                "p (Fisher)": p_shown(e["p"]) if solved else "",
+            }
         rows.append(
-            {
-                "factor": e["factor"],
-                "option": e["option"],
-                "difference": "" if np.isnan(e["difference"]) else f"{e['difference']:+.4f}",
-                DIFFERENCE_INTERVAL: interval(e["difference_low"], e["difference_high"]),
-                "difference: p (Holm)": p_shown(e["difference_p_holm"]),
-                "verdict": e["verdict"],
-                "pairs": str(e["pairs"]) if e["pairs"] else "",
-                "deviation": "" if np.isnan(e["deviation"]) else f"{e['deviation']:+.4f}",
-                "deviation: 95 % interval": interval(e["deviation_low"], e["deviation_high"]),
-                "deviation: p (Holm)": p_shown(e["deviation_p_holm"]),
-                "runs": str(e["runs"]),
+            row
+            | {
                 "active parameters": change(e["active_parameters_ratio"]),
                 "FLOPs/token": change(e["flops_per_token_ratio"]),
                 "tokens/s": change(e["tokens_per_second_ratio"]),
                 "peak memory": change(e["peak_memory_bytes_ratio"]),
+                "interval from": e["error"],
+                "runs": str(e["runs"]),
             }
         )
     return rows
+
+
+def verdict_text(effect: pd.Series, delta: float) -> str:
+    """A verdict with what belongs to it: δ, or the seeds that would decide."""
+    said = str(effect["verdict"])
+    if said == SAME:
+        return f"same (within ±{delta:g})"
+    if said == OPEN and not effect["contexts"] and not effect["baseline"]:
+        return "cannot tell (no run is alike in all else)"
+    if said == OPEN and np.isfinite(effect["low"]):
+        needs = float(effect["needs"])
+        hint = f"needs about {needs:.0f} seeds" if np.isfinite(needs) else "more seeds do not help"
+        return f"{said} ({hint})"
+    if said == OPEN and effect["error"] != "counts":
+        return f"{said} (one seed)"
+    return said
+
+
+def share(effect: pd.Series) -> str:
+    """The interval of a share of solved runs, in per cent."""
+    return f"{effect['share_low']:.0%} to {effect['share_high']:.0%}"
+
+
+def part_rows(statistics: Statistics) -> list[dict[str, str]]:
+    """Options whose sign turns with another factor: a row per level of that factor."""
+    return [
+        {
+            "factor": d.factor,
+            "option": d.option,
+            "where": f"{d.verdict.removeprefix('depends on ')}={part.level}",
+            DIFFERENCE: f"{part.value:+.4f}",
+            INTERVAL: interval(part.low, part.high),
+            VERDICT: part.verdict,
+            "contexts won": f"{part.won} of {part.contexts}",
+        }
+        for d in statistics.differences
+        for part in d.parts
+    ]
 
 
 def cell_rows(statistics: Statistics) -> list[dict[str, str]]:
     """The combinations as text, the best first."""
     names = [factor.name for factor in statistics.factors]
     answers = statistics.cells[ACCURACY].notna().any()
+    known = statistics.noise.sigma is not None
     rows = []
     for _, c in statistics.cells.iterrows():
         rows.append(
             {"mean": shown("mean", c["mean"]), "95 % interval": interval(c["low"], c["high"])}
-            | {"behind": shown("behind", c["behind"]), "tie": "with the best" if c["tie"] else ""}
+            | {"behind": shown("behind", c["behind"])}
+            | ({"may be the best": "yes" if c["may_be_best"] else ""} if known else {})
             | {name: str(c[name]) for name in names}
             | ({"accuracy": shown(ACCURACY, c[ACCURACY])} if answers else {})
             | {"seeds": str(c["n"])}

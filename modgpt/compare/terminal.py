@@ -7,10 +7,19 @@ from rich.markup import escape
 from rich.table import Table
 
 from modgpt.compare.columns import ACCURACY, LOSS
+from modgpt.compare.findings import findings
 from modgpt.compare.load import Results
 from modgpt.compare.sentences import Words
 from modgpt.compare.statistics import Statistics
-from modgpt.compare.tables import DIFFERENCE_INTERVAL, effect_rows, ranked, records, shown
+from modgpt.compare.tables import (
+    DIFFERENCE,
+    INTERVAL,
+    VERDICT,
+    effect_rows,
+    ranked,
+    records,
+    shown,
+)
 from modgpt.compare.unfinished import unfinished
 
 MOST_LINES = 5  # of runs that are left out
@@ -26,7 +35,8 @@ class Terminal(Console):
 def print_summary(
     console: Console, results: Results, statistics: Statistics, words: Words, most: int = 10
 ) -> None:
-    """Print the best jobs, the main effects, the cautions, and what was left out."""
+    """Print the findings, the differences, the best jobs, the cautions, and what was left out."""
+    print_verdicts(console, statistics)
     short = {"run": "run", "status": "status", LOSS: "loss", "best_val_loss": "best"}
     short |= {"active_parameters": "active", "tokens_per_second": "tokens/s"}
     rows = ranked(results.table)
@@ -34,13 +44,24 @@ def print_summary(
         short |= {ACCURACY: "accuracy"}
     best = [{short[c]: shown(c, row[c]) for c in short} for row in records(rows.head(most))]
     console.print(rich_table(best, f"best {most} of {len(rows)} jobs" if len(rows) > most else "jobs"))
-    if len(statistics.effects):
-        wanted = ("factor", "option", "difference", DIFFERENCE_INTERVAL, "verdict")
-        effects = [{k.split(": ")[-1]: row[k] for k in wanted} for row in effect_rows(statistics)]
-        console.print(rich_table(effects, "main effects: difference to the baseline"))
     print_plain(console, [words.jobs, words.noise, *words.cautions])
     print_plain(console, first([group.sentence for group in unfinished(results)]))
     print_plain(console, first([f"not read: {problem}" for problem in results.problems]))
+
+
+def print_verdicts(console: Console, statistics: Statistics) -> None:
+    """Print a sentence per factor and a row per option."""
+    if not len(statistics.effects):
+        return
+    wanted = ("factor", "option", DIFFERENCE, INTERVAL, VERDICT, "contexts won")
+    several = any(d.contexts > 1 for d in statistics.differences)
+    if "solved" in statistics.effects:
+        wanted = (*wanted[:3], "solved", "baseline solved", VERDICT)
+    effects = [
+        {k: row[k] for k in wanted if several or k != "contexts won"} for row in effect_rows(statistics)
+    ]
+    console.print(rich_table(effects, "differences from the baseline, nats per token"))
+    print_plain(console, [f"{finding.factor}: {finding.text}" for finding in findings(statistics)])
 
 
 def first(lines: list[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,6 +76,12 @@ def seed_noise(frame: pd.DataFrame) -> Noise:
     return Noise(
         sigma, df, table is not None, correlation, within, len(several), seeds, spreads(several)
     )
+
+
+def t_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of the mean of two values or more, from their own scatter."""
+    low, high = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=stats.sem(values))
+    return float(low), float(high)
 
 
 def paired_losses(frame: pd.DataFrame) -> np.ndarray | None:

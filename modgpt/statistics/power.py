@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import stats
 
 from modgpt.statistics.critical import sidak
 from modgpt.statistics.verdict import CONFIDENCE, MOST_SEEDS, POWER
@@ -71,9 +71,12 @@ def design(n: int, options: int, baseline_share: float) -> tuple[float, int, flo
 
 
 def chance_to_show(size: float, sigma: float, n: int, options: int, baseline_share: float = 1) -> float:
-    """The chance that one option with this true difference is called better or worse."""
+    """The chance that one option with this true difference is called better or worse.
+
+    The estimate has a t distribution around the truth; the chance of the wrong sign is left out.
+    """
     variance, df, q = design(n, options, baseline_share)
-    return float(stats.nct.sf(q, df, size / (sigma * np.sqrt(variance))))
+    return float(stats.t.cdf(size / (sigma * np.sqrt(variance)) - q, df))
 
 
 def chance_to_call_same(
@@ -86,9 +89,6 @@ def chance_to_call_same(
 
 
 def smallest_shown(sigma: float, n: int, options: int, baseline_share: float = 1) -> float:
-    """The difference that n seeds show with 80 % chance."""
-
-    def excess(size: float) -> float:
-        return chance_to_show(size, sigma, n, options, baseline_share) - POWER
-
-    return float(optimize.brentq(excess, 0, 1000 * sigma))  # pyright: ignore[reportArgumentType]
+    """The true difference that n seeds show with 80 % chance: (q + t) · σ · √variance."""
+    variance, df, q = design(n, options, baseline_share)
+    return float((q + stats.t.ppf(POWER, df)) * sigma * np.sqrt(variance))

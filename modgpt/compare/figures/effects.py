@@ -1,26 +1,28 @@
-"""The main effects: a line per option, with its interval."""
+"""The differences from the baselines: a line per option, with its interval."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import altair as alt
+import numpy as np
 
 from modgpt.compare.figures.figure import Figure, rows
+from modgpt.compare.findings import findings
 from modgpt.compare.statistics import Statistics
+from modgpt.statistics.verdict import OPEN, SAME
 
-KINDS = {"difference": "paired difference to the baseline", "deviation": "deviation from the grand mean"}
 LINE = 23  # points between two options
 
 
 def effects_figure(statistics: Statistics) -> Figure:
-    """Effect of every option on the final loss, with its 95 % interval where there is one.
-
-    The page can switch to the deviations by the parameter `kind`; paper shows the differences.
-    """
+    """Difference of every option from its baseline, with its interval; the factors in order of size."""
     labels, heads, values = effect_lines(statistics)
-    noisy = statistics.noise.sigma is not None
-    x = alt.X("value:Q", title="change of the loss (nats); left is better", axis=alt.Axis(tickCount=7))
+    x = alt.X(
+        "value:Q",
+        title="change of the loss (nats per token); left is better",
+        axis=alt.Axis(tickCount=7),
+    )
     y = alt.Y("line:O", title=None, scale=alt.Scale(domain=list(range(len(labels)))), axis=alt.Axis(
         labelExpr="labels[datum.value]", grid=False, ticks=False, domain=False,
         labelFontWeight=alt.condition("heads[datum.value]", alt.value("bold"), alt.value("normal")),
@@ -32,33 +34,37 @@ def effects_figure(statistics: Statistics) -> Figure:
         alt.Tooltip("low:Q", format="+.4f"), alt.Tooltip("high:Q", format="+.4f"),
         alt.Tooltip("verdict:N"),
     ]  # fmt: skip
-    base = (
-        alt.Chart(rows(values))
-        .transform_filter("datum.kind == kind")
-        .encode(x=x, y=y, color=colour, tooltip=tooltip)
-    )
+    base = alt.Chart(rows(values)).encode(x=x, y=y, color=colour, tooltip=tooltip)
     zero = alt.Chart(rows([{"at": 0}])).mark_rule().encode(x="at:Q")
+    same = (
+        alt.Chart(rows([{"from": -statistics.delta, "to": statistics.delta}]))
+        .mark_rect(opacity=0.12, color="#808080")
+        .encode(x=alt.X("from:Q"), x2="to:Q")
+    )
     bars = base.mark_rule(size=1.6).encode(x=alt.X("low:Q"), x2="high:Q")
     points = base.mark_point(size=38, opacity=1).encode(
         fill=alt.Fill("role:N", scale=roles, legend=None),
-        fillOpacity=alt.condition("datum.tie", alt.value(0), alt.value(1)),
+        fillOpacity=alt.condition("datum.open", alt.value(0), alt.value(1)),
     )
     text = (
         base.transform_filter("datum.role == 'option'")
         .mark_text(dy=-9, fontSize=9)
         .encode(text=alt.Text("value:Q", format="+.3f"), color=alt.Undefined)
     )
-    chart = alt.layer(zero, bars, points, text).add_params(
-        alt.param(name="kind", value="difference"),
+    chart = alt.layer(same, zero, bars, points, text).add_params(
         alt.param(name="labels", value=labels),
         alt.param(name="heads", value=heads),
     )
-    bars_mean = "Bars are 95 % intervals from the seed noise; hollow points are ties."
-    caption = (
-        "Paired difference of every option to the baseline of its factor. "
-        f"{bars_mean if noisy else 'No intervals: there is one seed.'}"
-    )
-    return Figure("main_effects", caption, [chart], width=420, height=LINE * len(labels))
+    caption = "Difference of every option from the baseline of its factor. "
+    if statistics.noise.sigma is not None or any(np.isfinite(d.low) for d in statistics.differences):
+        caption += (
+            f"Bars are intervals that hold together with {statistics.confidence:.3g} confidence; the "
+            f"band is ±{statistics.delta:g}, within which options count as the same; hollow points are "
+            "differences that the runs cannot tell from zero."
+        )
+    else:
+        caption += "No intervals: there is one seed."
+    return Figure("differences", caption, [chart], width=420, height=LINE * len(labels))
 
 
 def effect_lines(statistics: Statistics) -> tuple[list[str], list[bool], list[dict[str, Any]]]:
@@ -66,25 +72,23 @@ def effect_lines(statistics: Statistics) -> tuple[list[str], list[bool], list[di
     labels: list[str] = []
     heads: list[bool] = []
     values = []
-    for factor, options in statistics.effects.groupby("factor", sort=False):
-        labels.append(str(factor))
+    by_factor = dict(list(statistics.effects.groupby("factor", sort=False)))
+    for finding in findings(statistics):
+        labels.append(finding.factor)
         heads.append(True)
-        for effect in options.to_dict("records"):
-            labels.append(f"{effect['option']}{' (baseline)' if effect['baseline'] else ''}")
+        for effect in by_factor[finding.factor].to_dict("records"):
+            baseline = bool(effect["baseline"])
+            labels.append(f"{effect['option']}{' (baseline)' if baseline else ''}")
             heads.append(False)
-            values += [effect_value(effect, kind, len(labels) - 1) for kind in KINDS]
-    return labels, heads, [value for value in values if value["value"] is not None]
-
-
-def effect_value(effect: dict[Any, Any], kind: str, line: int) -> dict[str, Any]:
-    """One option's effect: a difference or a deviation, its interval, and whether that contains zero."""
-    baseline = bool(effect["baseline"])
-    value, low, high = effect[kind], effect[f"{kind}_low"], effect[f"{kind}_high"]
-    if baseline and kind == "difference":
-        value = 0.0
-    return {
-        "factor": effect["factor"], "option": effect["option"], "kind": kind, "line": line,
-        "value": value if value == value else None, "low": low, "high": high,
-        "tie": bool(low <= 0 <= high), "role": "baseline" if baseline else "option",
-        "verdict": effect["verdict"],
-    }  # fmt: skip
+            value = 0.0 if baseline else effect["difference"]
+            if value == value:
+                values.append(
+                    {
+                        "factor": effect["factor"], "option": effect["option"],
+                        "line": len(labels) - 1, "value": value, "low": effect["low"],
+                        "high": effect["high"], "verdict": effect["verdict"],
+                        "role": "baseline" if baseline else "option",
+                        "open": effect["verdict"] in (OPEN, SAME) and not baseline,
+                    }
+                )  # fmt: skip
+    return labels, heads, values

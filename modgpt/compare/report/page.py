@@ -16,8 +16,10 @@ from markupsafe import Markup
 from modgpt.compare.columns import FINISHED, NUMBERS
 from modgpt.compare.curves import Curves
 from modgpt.compare.escaping import visible
+from modgpt.compare.evidence import evidence
 from modgpt.compare.figures.costs import front_rows
 from modgpt.compare.figures.figure import Figure
+from modgpt.compare.findings import findings
 from modgpt.compare.load import Results
 from modgpt.compare.report.payload import as_json, payload
 from modgpt.compare.sentences import Words
@@ -28,6 +30,7 @@ from modgpt.compare.tables import (
     effect_rows,
     interaction_rows,
     job_columns,
+    part_rows,
     problem_rows,
     ranked,
     records,
@@ -71,7 +74,11 @@ def write_report(
         columns=[(c, LABELS.get(c, c), c in NUMBERS or c == "seed") for c in job_columns(results)],
         rows=records(rows),
         cells=cell_rows(statistics),
+        findings=findings(statistics),
+        evidence=evidence(results, statistics),
+        delta=statistics.delta,
         effects=effect_rows(statistics),
+        parts=part_rows(statistics),
         noisy=statistics.noise.sigma is not None,
         tuned=tuning_rows(results),
         interactions=interaction_rows(statistics),

@@ -15,10 +15,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from modgpt.compare.escaping import for_spreadsheet
-from modgpt.compare.noise import t_interval
 from modgpt.files import replaced
 from modgpt.inference.evaluation.evaluate import Evaluation
 from modgpt.inference.terminal import visible
+from modgpt.statistics.noise import t_interval
 
 NOT_APPLICABLE = "not applicable"
 
