@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import optimize, stats
 
 Matrix = NDArray[np.float64]
-DIGITS = 4  # of the correlations, so that equal designs share one computation
+DIGITS = 3  # of the correlations, so that equal designs share one computation
 MOST = 40  # estimates with an exact value; for more the integral is slow, and Šidák's bound is 6 % wider
 
 

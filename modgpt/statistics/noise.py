@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,9 +54,11 @@ def seed_noise(frame: pd.DataFrame) -> Noise:
     Args:
         frame: a row per run, with `cell`, `seed` and the final loss.
     """
-    groups = [group.to_numpy() for _, group in frame.groupby(CELL)[LOSS]]
-    sizes = [len(group) for group in groups]
-    seeds = int(stats.mode(sizes).mode) if sizes else 1
+    by_cell = dict[int, list[float]]()
+    for cell, loss in zip(frame[CELL].tolist(), frame[LOSS].tolist(), strict=True):
+        by_cell.setdefault(cell, []).append(loss)
+    groups = [np.array(losses) for losses in by_cell.values()]
+    seeds = Counter(map(len, groups)).most_common(1)[0][0] if groups else 1
     several = [group for group in groups if len(group) > 1]
     residuals = np.concatenate([group - group.mean() for group in several]) if several else np.zeros(0)
     df = len(residuals) - len(several)
@@ -86,9 +89,15 @@ def t_interval(values: Sequence[float]) -> tuple[float, float]:
 
 def paired_losses(frame: pd.DataFrame) -> np.ndarray | None:
     """The losses, a row per cell and a column per seed; None unless every cell has the same seeds."""
-    table = frame.pivot_table(LOSS, CELL, "seed", dropna=False).to_numpy()
-    enough = table.shape[0] > 1 and table.shape[1] > 1
-    return table if enough and table.size == len(frame) and np.isfinite(table).all() else None
+    by_cell = dict[int, dict[object, float]]()
+    columns = (frame[name].tolist() for name in (CELL, "seed", LOSS))
+    for cell, seed, loss in zip(*columns, strict=True):
+        by_cell.setdefault(cell, {})[seed] = loss
+    seeds = set(frame["seed"].tolist())
+    complete = all(losses.keys() == seeds for losses in by_cell.values())
+    if not complete or len(by_cell) < 2 or len(seeds) < 2:
+        return None
+    return np.array([[losses[seed] for seed in seeds] for losses in by_cell.values()])
 
 
 def spreads(several: list[np.ndarray]) -> bool:

@@ -10,6 +10,7 @@ from scipy import stats
 CONFIDENCE = 0.95  # of all intervals of a comparison together
 DELTA = 0.02  # nats per token; differences below it do not matter unless the user says otherwise
 POWER = 0.8  # chance of a verdict that a number of seeds is planned for
+Z_POWER = float(stats.norm.ppf(POWER))
 
 BASELINE, BETTER, WORSE, SAME, OPEN = "baseline", "better", "worse", "same", "cannot tell"
 VERDICTS = (BETTER, WORSE, SAME, OPEN)
@@ -48,5 +49,5 @@ def seeds_needed(difference: float, delta: float, sigma: float, q: float) -> int
         The number; None above `MOST_SEEDS`.
     """
     margin = max(abs(difference), delta - abs(difference))
-    n = max(2, ceil(2 * ((q + float(stats.norm.ppf(POWER))) * sigma / margin) ** 2))
+    n = max(2, ceil(2 * ((q + Z_POWER) * sigma / margin) ** 2))
     return n if n <= MOST_SEEDS else None
