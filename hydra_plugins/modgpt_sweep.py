@@ -45,6 +45,7 @@ class AblationConfig:
     """`hydra/sweeper=ablation`: `params` lists values, `design` says how they are combined.
 
     `tune` lists values of which each combination gets its best, chosen on `tune_seeds`.
+    `baseline_seeds` are more seeds for the baseline alone. `until_sure` adds seeds to what is undecided.
     """
 
     _target_: str = "hydra_plugins.modgpt_sweep.AblationSweeper"
@@ -52,6 +53,8 @@ class AblationConfig:
     params: dict[str, Any] = field(default_factory=dict)
     tune: dict[str, Any] = field(default_factory=dict)
     tune_seeds: list[int] = field(default_factory=list)
+    baseline_seeds: list[int] = field(default_factory=list)
+    until_sure: dict[str, Any] = field(default_factory=dict)  # looks, same_within
 
 
 @dataclass
@@ -150,24 +153,36 @@ class EngineSweeper(Sweeper):
 
 
 class AblationSweeper(EngineSweeper):
-    """See `modgpt.sweep.design` and, with `tune`, `modgpt.sweep.tuning`."""
+    """See `modgpt.sweep.design`; with `tune`, `modgpt.sweep.tuning`; with `until_sure`, that module."""
 
     def __init__(
-        self, design: str, params: dict[str, Any], tune: dict[str, Any], tune_seeds: list[int]
+        self,
+        design: str,
+        params: dict[str, Any],
+        tune: dict[str, Any],
+        tune_seeds: list[int],
+        baseline_seeds: list[int],
+        until_sure: dict[str, Any],
     ) -> None:
         self.design, self.params, self.tune, self.tune_seeds = design, params, tune, tune_seeds
+        self.baseline_seeds, self.until_sure = baseline_seeds, until_sure
 
     def sweep(self, arguments: list[str]) -> Any:
         from modgpt.sweep.design import expand
         from modgpt.sweep.launch import run_sweep
 
-        jobs = expand(self.parse(self.params, arguments), self.design, self.choices)
-        if self.tune:
+        overrides = self.parse(self.params, arguments)
+        jobs = expand(overrides, self.design, self.choices, self.baseline_seeds)
+        if self.until_sure:
+            from modgpt.sweep.until_sure import run_until_sure, settings
+
+            code = run_until_sure(jobs, settings(self.until_sure, self.tune), self.engine)
+        elif self.tune:
             from modgpt.sweep.tuning import run_tuned
 
             code = run_tuned(jobs, self.parse(self.tune, []), self.tune_seeds, self.engine)
         else:
-            code = run_sweep(jobs, self.engine(len(jobs))).code
+            code = run_sweep(jobs, self.engine(len(jobs)), judge=()).code
         if code:
             raise SystemExit(code)
 

@@ -13,9 +13,15 @@ DESIGNS = ("grid", "one_at_a_time")
 # Below a sweep's folder, the folder of the runs that only choose hyperparameters, and what came of them.
 TUNING = "tuning"
 TUNED = "tuning.json"
+LOOKS = "until_sure.json"  # the looks of a sweep that adds seeds until it is sure
 
 
-def expand(overrides: Sequence[Override], design: str, defaults: Mapping[str, str]) -> list[list[str]]:
+def expand(
+    overrides: Sequence[Override],
+    design: str,
+    defaults: Mapping[str, str],
+    baseline_seeds: Sequence[int] = (),
+) -> list[list[str]]:
     """The overrides of every job.
 
     `grid` crosses all values with all. `one_at_a_time` takes a baseline and changes one key after the
@@ -27,9 +33,11 @@ def expand(overrides: Sequence[Override], design: str, defaults: Mapping[str, st
             narrow what a sweep file lists.
         design: one of `DESIGNS`.
         defaults: the option chosen in each group without the sweep.
+        baseline_seeds: where there are several seeds, more of them for the baseline of `one_at_a_time`
+            alone: it is in every comparison, so its noise is in all of them.
 
     Raises:
-        UserError: an unknown design, or a range without an end.
+        UserError: an unknown design, a range without an end, or `baseline_seeds` in a grid.
     """
     if design not in DESIGNS:
         raise UserError(f"hydra.sweeper.design must be {' or '.join(DESIGNS)}, got {design!r}")
@@ -43,6 +51,11 @@ def expand(overrides: Sequence[Override], design: str, defaults: Mapping[str, st
         else:
             raise UserError(f"{override.input_line} has no end: list the values, as in key=a,b,c")
     if design == "grid":
+        if baseline_seeds:
+            raise UserError(
+                "hydra.sweeper.baseline_seeds needs hydra.sweeper.design=one_at_a_time: a grid has a "
+                "baseline in every context"
+            )
         return [list(job) for job in itertools.product(*values.values())]
     baseline = {key: baseline_of(key, listed, defaults) for key, listed in values.items()}
     jobs = []
@@ -52,6 +65,10 @@ def expand(overrides: Sequence[Override], design: str, defaults: Mapping[str, st
         for key, listed in values.items():
             others = [value for value in listed if value != baseline[key]] if key != "seed" else []
             jobs += [list({**center, key: value}.values()) for value in others]
+    seeds = values.get("seed", [])
+    if len(seeds) > 1:
+        more = [seed for n in baseline_seeds if (seed := f"seed={n}") not in seeds]
+        jobs += [list({**baseline, "seed": seed}.values()) for seed in more]
     return jobs
 
 

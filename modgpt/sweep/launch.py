@@ -42,7 +42,11 @@ class Ended:
 
 
 def run_sweep(
-    all_overrides: Sequence[Sequence[str]], engine: Engine, below: str = "", announce: bool = True
+    all_overrides: Sequence[Sequence[str]],
+    engine: Engine,
+    below: str = "",
+    announce: bool = True,
+    judge: Sequence[str] | None = None,
 ) -> Ended:
     """Plan, show, run.
 
@@ -51,6 +55,7 @@ def run_sweep(
         engine: what runs them.
         below: a folder below the sweep's for these jobs, for what is not part of its results.
         announce: tell beforehand what will run.
+        judge: print the verdicts at the end, these keys left out of the factors; None for no verdicts.
 
     Raises:
         UserError: a job is wrong; nothing has been run.
@@ -78,6 +83,10 @@ def run_sweep(
         progress = engine.run(open_jobs, display.show)
     failed_before = sum(e.status in FAILED and e not in open_jobs for e in jobs)
     show_end(console, jobs, progress, failed_before)
+    if judge is not None and not engine.interrupted:
+        from modgpt.sweep.verdicts import show_verdicts  # pandas takes a second
+
+        show_verdicts(console, jobs, judge)
     again = f"the same command with sweep_name={first.sweep_name}"
     if engine.interrupted:
         still = f"{len(progress.elsewhere)} jobs go on by themselves; " if progress.elsewhere else ""

@@ -1,0 +1,114 @@
+"""The verdicts of a sweep on its options, for its last lines on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from modgpt.config.compose import compose_job
+from modgpt.config.overrides import key_of, parse_one
+from modgpt.statistics.differences import Difference, differences
+from modgpt.statistics.noise import CELL, LOSS, seed_noise
+from modgpt.statistics.pairs import Factor
+from modgpt.statistics.verdict import DELTA
+from modgpt.statistics.wording import verdict_words
+from modgpt.sweep.plan import Planned
+from modgpt.sweep.progress import latest
+
+MOST_LEVELS = 12  # more values of one key are a search, not a factor of a designed experiment
+NOT_FACTORS = ("seed", "sweep_name", "sweep", "hydra")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The finished jobs of a sweep as the statistics read them.
+
+    Attributes:
+        frame: a row per job: its choices, `cell`, `seed` and the final loss.
+        factors: the keys in which the jobs differ, the baseline of each first.
+        jobs: the jobs, in the order of the rows.
+    """
+
+    frame: pd.DataFrame
+    factors: list[Factor]
+    jobs: list[Planned]
+
+    @property
+    def names(self) -> list[str]:
+        return [factor.name for factor in self.factors]
+
+
+def finished_jobs(jobs: Sequence[Planned], without: Sequence[str] = ()) -> Finished:
+    """The finished jobs, and what they differ in.
+
+    Args:
+        jobs: all jobs of the sweep.
+        without: keys that are no factors, because each combination has its own best value.
+    """
+    skipped = {*NOT_FACTORS, *without}
+    rows, kept = [], []
+    for entry in jobs:
+        record = latest(entry)
+        if record is not None and record.finished:
+            values = {key_of(o): value_of(o) for o in entry.job.overrides}
+            choices = {key: value for key, value in values.items() if key not in skipped}
+            rows.append(choices | {"seed": record.seed, LOSS: record.final_val_loss})
+            kept.append(entry)
+    frame = pd.DataFrame(rows, columns=None if rows else ["seed", LOSS])
+    keys = [key for key in frame.columns if key not in ("seed", LOSS) and frame[key].nunique() > 1]
+    defaults = compose_job([]).choices
+    factors = []
+    for key in keys:
+        levels = [str(level) for level in dict.fromkeys(frame[key])]
+        first = defaults[key] if defaults.get(key) in levels else levels[0]
+        ordered = (first, *(level for level in levels if level != first))
+        factors.append(Factor(key, ordered, len(levels) <= MOST_LEVELS))
+    frame[CELL] = frame.groupby(keys, sort=False).ngroup() if keys else 0
+    return Finished(frame, factors, kept)
+
+
+def value_of(override: str) -> str:
+    """The value that an override sets, as text."""
+    return str(parse_one(override).get_value_element_as_str())
+
+
+def show_verdicts(console: Console, jobs: Sequence[Planned], without: Sequence[str] = ()) -> None:
+    """Print a row per option; nothing where the jobs do not differ in a factor."""
+    found = finished_jobs(jobs, without)
+    designed = [factor for factor in found.factors if factor.designed]
+    if not designed:
+        return
+    noise = seed_noise(found.frame)
+    judged = differences(found.frame, designed, found.names, noise)
+    console.print(verdict_table(judged, DELTA))
+    console.print("modgpt compare shows them with their costs, curves and cautions", style="dim")
+
+
+def verdict_table(judged: Sequence[Difference], delta: float) -> Table:
+    """The differences and verdicts as a table."""
+    table = Table(title="final loss against the baseline, nats per token", header_style="bold")
+    several = any(found.contexts > 1 for found in judged)
+    for name in ("factor", "option", "against"):
+        table.add_column(name, overflow="fold")
+    table.add_column("difference", justify="right")
+    table.add_column("interval", justify="right")
+    if several:
+        table.add_column("lower in", justify="right")
+    table.add_column("verdict")
+    for found in judged:
+        interval = f"{found.low:+.3f} to {found.high:+.3f}" if np.isfinite(found.low) else ""
+        won = [f"{found.won} of {found.contexts}"] if several else []
+        table.add_row(
+            *map(escape, (found.factor, found.option, found.baseline)),
+            "" if np.isnan(found.value) else f"{found.value:+.3f}",
+            interval,
+            *won,
+            verdict_words(found, delta),
+        )
+    return table
