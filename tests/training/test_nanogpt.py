@@ -1,7 +1,7 @@
 """The recipe `nanogpt_cpu` is nanoGPT: the same weights and batches give the same losses.
 
-The model and the loop here are written after nanoGPT's `model.py` and `train.py` (Karpathy, MIT licence),
-in plain PyTorch. They import nothing of ours.
+The model and the loop here follow nanoGPT's `model.py` and `train.py` (Karpathy, MIT licence) in plain
+PyTorch. They import nothing of ours.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ from modgpt.training.loop import train
 from modgpt.training.prepare import prepare
 
 TOLERANCE = 2e-6  # nats; the sums of fp32 are taken in another order (measured: 4.8e-7 over 500 steps)
+RECIPE = (
+    *("experiment=nanogpt_cpu", "trainer.precision=32-true", "trainer.accelerator=cpu", "threads=1"),
+    "trainer.log_every_n_steps=1",
+)
 LEARNING_RATE, MIN_LR, WARMUP, WEIGHT_DECAY, BETAS = 1e-3, 1e-4, 100, 0.1, (0.9, 0.99)
 
 
@@ -119,10 +123,7 @@ def validated(model: NanoGPT, tokens: Tensor, block_size: int) -> float:
 
 def compared(overrides: list[str]) -> tuple[list[float], list[float]]:
     """The losses of a training of ours and of nanoGPT's: one a step, then the validation loss."""
-    job = job_of(
-        ["experiment=nanogpt_cpu", "trainer.precision=32-true", "trainer.log_every_n_steps=1"]
-        + ["trainer.accelerator=cpu", "threads=1", *overrides]
-    )
+    job = job_of([*RECIPE, *overrides])
     prepared = prepare(job)
     config, data = prepared.config, prepared.data
     sizes = config.model
