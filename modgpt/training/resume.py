@@ -77,7 +77,7 @@ def find_started(folder: Path) -> Resumed | None:
         except UserError as error:
             log.warning(f"{error}; the job begins anew")
     if is_leader():
-        left = ("metrics.csv", "events.out.tfevents.*", "checkpoints/*.ckpt")
+        left = ("metrics.csv", "validation.npz", "events.out.tfevents.*", "checkpoints/*.ckpt")
         for file in (file for pattern in left for file in folder.glob(pattern)):
             file.unlink(missing_ok=True)
     return None
