@@ -55,10 +55,10 @@ def text_difference(
 
     Both sides are measured on the same pieces of text, so what makes a piece hard for both cancels.
     Neighbouring pieces resemble each other, so whole blocks of neighbours are drawn: the block bootstrap
-    (Künsch 1989, "The jackknife and the bootstrap for general stationary observations"). Blocks wrap around
-    at the end of the text (Politis & Romano 1992). Their length is chosen from the data (Politis & White
-    2004; Patton, Politis & White 2009). The interval is ±t·se with one degree of freedom less than there
-    are blocks. The variance of block means is too small by 1 − block/n, which se makes good.
+    (Künsch 1989, "The jackknife and the bootstrap for general stationary observations"). Blocks wrap
+    around at the end of the text (Politis & Romano 1992). Their length is chosen from the data (Politis
+    & White 2004; Patton, Politis & White 2009). The interval is ±t·se with one degree of freedom less
+    than there are blocks. The variance of block means is too small by 1 − block/n, which se makes good.
 
     Args:
         first: the runs of one side, such as those of several seeds; the loss of a piece is their mean.
