@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -132,10 +132,9 @@ def assemble(entries: Sequence[Entry], problems: list[Problem]) -> Catalogue:
     A key that some run overrides is a column. Where a run leaves it alone, its value comes from that
     run's `config.yaml`.
     """
-    groups = sorted({group for entry in entries for group in entry.choices}, key=group_order)
-    used = {name.casefold() for name in (*TYPES, *groups)}
-    keys = sorted({key for entry in entries for key in entry.given} - set(groups))
-    keys = list({key.casefold(): key for key in keys if key.casefold() not in used}.values())
+    groups = distinct({group for entry in entries for group in entry.choices}, TYPES)
+    groups.sort(key=group_order)
+    keys = distinct({key for entry in entries for key in entry.given}, (*TYPES, *groups))
     names = names_of([entry.folder for entry in entries])
     settings = [settings_of(entry, keys) for entry in entries]
     columns: dict[str, list[Any]] = {
@@ -173,6 +172,15 @@ def typed(values: list[str | None]) -> tuple[str, list[Any]]:
         return "DOUBLE", [None if value in (None, "null") else float(value) for value in values]
     except ValueError:
         return "VARCHAR", values
+
+
+def distinct(names: Iterable[str], used: Iterable[str]) -> list[str]:
+    """The names that can be columns beside others: SQL takes no empty one, and ignores case."""
+    taken = {"", *(name.casefold() for name in used)}
+    found: dict[str, str] = {}
+    for name in sorted(names, reverse=True):  # of two, the one in lower case
+        found.setdefault(name.casefold(), name)
+    return sorted(name for folded, name in found.items() if folded not in taken)
 
 
 def group_order(group: str) -> tuple[int, str]:
