@@ -114,7 +114,7 @@ def test_crossed_seeds_of_weights_and_data_are_replicates(tmp_path: Path) -> Non
     assert labels >= {"1", "2", "3", "model 1, data 2", "model 3, data 1"} and len(labels) == 9
     statistics = analyse(results)
     assert list(statistics.cells["n"]) == [9, 9] and not statistics.repeated
-    assert statistics.noise.blocked, "runs are paired by both seeds"
+    assert statistics.noise.paired, "runs are paired by both seeds"
 
 
 @pytest.mark.parametrize(
