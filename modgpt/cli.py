@@ -13,6 +13,7 @@ from modgpt.errors import did_you_mean
 COMMANDS = {
     "train": ("train", "train one composition, or with -m every combination"),
     "compare": ("compare", "compare trained runs: tables, intervals, plots, a page"),
+    "query": ("query", "list runs: what was tried, with what result"),
     "generate": ("generate", "generate text from a trained run"),
     "evaluate": ("evaluate", "measure the validation loss by context length"),
     "export": ("export", "write a run for transformers"),

@@ -18,6 +18,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Which extra a room may use besides the plain installation; nothing for every other room.
 EXTRAS = {
     "modgpt/compare": {"report"},
+    "modgpt/query": {"query"},
     "modgpt/inference/evaluation/figures.py": {"report"},
     "modgpt/inference/evaluation/report.py": {"report"},
     "modgpt/huggingface": {"hf"},

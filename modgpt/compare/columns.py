@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modgpt.config.keys import KEYS, factor_keys
+from modgpt.config.keys import KEYS, SEEDS, factor_keys
 
 # Statuses of a run, as in its record.
 FINISHED, RUNNING, INTERRUPTED = "finished", "running", "interrupted"
@@ -28,7 +28,7 @@ HIDDEN_NUMBERS = ("matched_hidden", "match_reference")
 # and what is derived; `latest_loss` is the loss of a run that has not finished.
 HIDDEN = ("path", "tokens_per_step", "latest_loss", *HIDDEN_TEXTS, *HIDDEN_NUMBERS)
 # Keys that decide how a run is watched, or which jobs exist, but not what the model learns.
-NOT_FACTORS = frozenset(KEYS) - factor_keys()
+NOT_FACTORS = (frozenset(KEYS) - factor_keys()) | frozenset(SEEDS)
 # No group or key of a run may have the name of one of our own columns.
 OURS = frozenset(
     (

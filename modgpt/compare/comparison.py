@@ -12,7 +12,7 @@ from rich.console import Console
 from modgpt.compare.escaping import visible
 from modgpt.errors import UserError
 
-NEEDED = ("pandas", "scipy", "statsmodels", "altair", "vl_convert", "jinja2", "matplotlib")
+NEEDED = ("pandas", "scipy", "statsmodels", "arch", "altair", "vl_convert", "jinja2", "matplotlib")
 
 
 def compare(

@@ -37,8 +37,8 @@ class Results:
     """The runs and what they differ in.
 
     Attributes:
-        table: a row per run: run, status, reason, a column per group and per overridden key, seed, the
-            numbers and the conditions.
+        table: a row per run: run, status, reason, a column per group and per overridden key, seed (a
+            label, `seed_label`), the numbers and the conditions.
         factors: the columns that vary, groups of the model first.
         folders: where the runs were looked for.
         tunings: how hyperparameters were chosen, the contents of the `tuning.json` beside runs.
@@ -92,7 +92,7 @@ def assemble(
     keys = overridden_keys(design)
     names = names_of([run.path for run in runs])
     table = pd.DataFrame(row(run, name, groups, keys) for run, name in zip(runs, names, strict=True))
-    table = table.astype(dict.fromkeys(NUMBERS, "float64") | {"seed": "Int64", "threads": "Int64"})
+    table = table.astype(dict.fromkeys(NUMBERS, "float64") | {"threads": "Int64"})
     not_factors = NOT_FACTORS | {key for tuning in tunings for key in tuning["keys"]}
     inside = table[~table["status"].isin(OUTSIDE_DESIGN)]
     factors = find_factors(inside, [name for name in (*groups, *keys) if name not in not_factors])

@@ -22,8 +22,9 @@ from modgpt.compare.columns import (
     OURS,
 )
 from modgpt.compare.escaping import visible
-from modgpt.compare.recipes import defaults, plain, value_at
+from modgpt.compare.recipes import defaults, plain, select, value_at
 from modgpt.config.overrides import shortened
+from modgpt.config.seeds import DATA, WEIGHTS, seed_label
 from modgpt.config.trust import DEEPEST_TREE, LARGEST_FILE
 from modgpt.errors import UserError
 from modgpt.runs.record import RunRecord, read_record
@@ -51,7 +52,7 @@ class RunRow:
     reason: str
     choices: dict[str, str]
     given: dict[str, str]
-    seed: int
+    record_seed: int
     numbers: dict[str, float | None]
     conditions: dict[str, Any]
     config: dict[str, Any] | None = field(repr=False)
@@ -63,6 +64,18 @@ class RunRow:
     def value(self, key: str) -> str:
         """The value of a key: as overridden, else as in config.yaml, else the default."""
         return self.given[key] if key in self.given else visible(value_at(key, self.complete_config))
+
+    @property
+    def seed(self) -> str:
+        """A label of the run's seeds (`seed_label`)."""
+        weights, data = self.seed_of(WEIGHTS), self.seed_of(DATA)
+        drops = self.value("model.dropout") not in ("0", "null")
+        return seed_label(self.record_seed, weights, data, drops)
+
+    def seed_of(self, key: str) -> str:
+        """One of the seeds that follow `seed`, unless they are set."""
+        value = select(self.config, key)
+        return self.given.get(key, str(self.record_seed)) if value is None else visible(plain(value))
 
     @cached_property
     def complete_config(self) -> dict[str, Any]:
@@ -94,7 +107,7 @@ def read_run_row(folder: Path) -> RunRow:
         reason=reason,
         choices={visible(group): visible(option) for group, option in record.choices.items()},
         given=given,
-        seed=record.seed,
+        record_seed=record.seed,
         # The latest loss of a run that goes on is not a final one.
         numbers={LOSS: loss if status == FINISHED else None} | others,
         conditions=texts | hidden | {"threads": record.threads, "latest_loss": loss},

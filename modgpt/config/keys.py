@@ -72,6 +72,9 @@ NOT_IDENTITY = (
     "trainer.enable_model_summary", "trainer.log_every_n_steps", "trainer.num_sanity_val_steps",
 )  # fmt: skip
 
+# The seed of everything; those of the initial weights and of the training data, which follow it.
+SEEDS = ("seed", "model.seed", "data.seed")
+
 # The groups that make the model; a run keeps them from its first step on.
 PARTS = ("attention", "ffn", "norm", "pos", "block")
 

@@ -4,6 +4,7 @@ config.yaml      the resolved configuration, from which the model alone can be r
 tokenizer.json   the vocabulary
 result.json      the record, from the first moment on
 checkpoints/     best.ckpt (by val/loss) and last.ckpt
+validation.npz   the losses of the latest validation, window by window
 metrics.csv      what was logged, beside TensorBoard's event file
 """
 
@@ -23,6 +24,7 @@ from modgpt.config.build import build_model
 from modgpt.config.compose import label
 from modgpt.config.keys import PARTS
 from modgpt.config.overrides import shortened
+from modgpt.config.seeds import seed_in_name
 from modgpt.config.trust import check_foreign
 from modgpt.data.tokenizers.base import Tokenizer
 from modgpt.data.tokenizers.saved import load_tokenizer
@@ -70,7 +72,7 @@ def claim_folder(cfg: DictConfig, choices: dict[str, str]) -> Path:
         except OSError as error:
             raise UserError(f"cannot make {parent / name}: {error.strerror}") from error
         return parent / name
-    stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{label(choices)}-s{cfg.seed}"
+    stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{label(choices)}-{seed_in_name(cfg)}"
     for suffix in ("", *(f"-{n}" for n in range(2, 1000))):  # others may start in the same second
         try:
             (parent / f"{stem}{suffix}").mkdir()

@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from modgpt.errors import UserError
 from modgpt.files import write_json
+from modgpt.runs.window_losses import WindowLosses
 
 FORMAT = 2  # grows when the fields change in a way that a reader must know of
 LARGEST_FILE = 10_000_000  # bytes; a record has 3,000
@@ -117,6 +118,12 @@ class RecordFile:
         if self.write:
             self.check()
             write_record(self.folder, self.record)
+
+    def keep(self, windows: WindowLosses) -> None:
+        """Write the losses of the validation windows beside the record."""
+        if self.write:
+            self.check()
+            windows.save(self.folder)
 
 
 def write_record(folder: Path, record: RunRecord) -> None:

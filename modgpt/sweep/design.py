@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from hydra.core.override_parser.types import Override
 
+from modgpt.config.keys import SEEDS
 from modgpt.errors import UserError
 
 DESIGNS = ("grid", "one_at_a_time")
@@ -59,11 +60,12 @@ def expand(
         return [list(job) for job in itertools.product(*values.values())]
     baseline = {key: baseline_of(key, listed, defaults) for key, listed in values.items()}
     jobs = []
-    for seed in values.get("seed", [""]):
-        center = {**baseline, "seed": seed} if seed else baseline
+    seeds = [key for key in SEEDS if key in values]
+    for chosen in itertools.product(*(values[key] for key in seeds)):
+        center = baseline | dict(zip(seeds, chosen, strict=True))
         jobs.append(list(center.values()))
         for key, listed in values.items():
-            others = [value for value in listed if value != baseline[key]] if key != "seed" else []
+            others = [value for value in listed if value != baseline[key]] if key not in seeds else []
             jobs += [list({**center, key: value}.values()) for value in others]
     seeds = values.get("seed", [])
     if len(seeds) > 1:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from modgpt.config.compose import label
 from modgpt.config.keys import KEYS, NOT_IDENTITY
+from modgpt.config.seeds import seed_in_name
 
 
 def job_hash(config: DictConfig, corpus_sha256: str) -> str:
@@ -32,4 +33,4 @@ def job_hash(config: DictConfig, corpus_sha256: str) -> str:
 
 def job_name(choices: dict[str, str], config: DictConfig, corpus_sha256: str) -> str:
     """The name of a job's folder: `<label of the choices>-s<seed>-<hash8>`."""
-    return f"{label(choices)}-s{config.seed}-{job_hash(config, corpus_sha256)}"
+    return f"{label(choices)}-{seed_in_name(config)}-{job_hash(config, corpus_sha256)}"

@@ -11,6 +11,7 @@ from hydra.core.override_parser.types import Override
 from rich.table import Table
 
 from modgpt.config.compose import compose_job
+from modgpt.config.keys import SEEDS
 from modgpt.errors import UserError
 from modgpt.files import write_json
 from modgpt.sweep.design import TUNED, TUNING, expand
@@ -77,9 +78,9 @@ def check(jobs: Sequence[Sequence[str]], keys: Sequence[str], seeds: Sequence[in
         key, _, value = override.partition("=")
         if key in keys:
             raise UserError(f"{override}: this sweep chooses {key} itself (hydra.sweeper.tune)")
-        if key == "seed" and value in map(str, seeds):
+        if key in SEEDS and value in map(str, seeds):
             raise UserError(
-                f"seed={value} is one that hyperparameters are chosen on (hydra.sweeper.tune_seeds): "
+                f"{override} is one that hyperparameters are chosen on (hydra.sweeper.tune_seeds): "
                 "report others, or the comparison is of those that were lucky"
             )
     if not seeds:
@@ -87,7 +88,7 @@ def check(jobs: Sequence[Sequence[str]], keys: Sequence[str], seeds: Sequence[in
 
 
 def without_seed(job: Sequence[str]) -> tuple[str, ...]:
-    return tuple(override for override in job if not override.startswith("seed="))
+    return tuple(override for override in job if override.partition("=")[0] not in SEEDS)
 
 
 def losses_of(

@@ -43,6 +43,10 @@ class LitGPT(L.LightningModule):
         self.val_loss = MeanMetric()
         self.val_accuracy = MeanMetric()  # instead of the perplexity where the data have answers
         self.latest: dict[str, Tensor | float] = {}  # detached metrics of the latest step
+        # Nats and counted targets of each validation window: this process's (2,b) of every batch, and
+        # after the validation all of them, (2,windows), in the order of the text.
+        self.batches_of_windows: list[Tensor] = []
+        self.window_losses = torch.empty(2, 0)
 
     @property
     def data(self) -> DataModule:
@@ -69,19 +73,27 @@ class LitGPT(L.LightningModule):
         self.latest |= auxiliary_metrics({name: value.detach() for name, value in aux.items()})
         return loss + aux["loss"].sum()
 
+    @property
+    def exact(self) -> torch.dtype:
+        """The type of sums over 10⁵ tokens: in fp32 the last digits would depend on the batch size."""
+        return torch.float32 if self.device.type == "mps" else torch.float64  # MPS has no fp64
+
     def on_validation_epoch_start(self) -> None:
-        # Sums over 10⁵ tokens are in fp64: in fp32 the last digits would depend on the batch size.
-        # MPS has no fp64.
-        if self.device.type != "mps":
-            self.val_loss.set_dtype(torch.float64)
-            self.val_accuracy.set_dtype(torch.float64)
+        self.val_loss.set_dtype(self.exact)
+        self.val_accuracy.set_dtype(self.exact)
+        self.batches_of_windows = []
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         inputs, targets = inputs_and_targets(batch)
-        if not len(inputs):
-            return  # too few windows for all processes
+        if not len(inputs):  # too few windows for all processes
+            self.batches_of_windows.append(torch.empty(2, 0, dtype=self.exact))
+            return
         logits, counted = self.model(inputs), targets != IGNORED
-        self.val_loss.update(cross_entropy(logits, targets), weight=counted.sum())
+        nats = cross_entropy(logits, targets, reduction="none").view_as(targets)
+        windows = torch.stack([nats.sum(1, dtype=self.exact), counted.sum(1)])  # (2,B)
+        self.batches_of_windows.append(windows)
+        total, targeted = windows.sum(1)
+        self.val_loss.update(total / targeted, weight=targeted)
         if self.data.has_answers:
             self.val_accuracy.update((logits.argmax(-1) == targets)[counted])
 
@@ -98,8 +110,24 @@ class LitGPT(L.LightningModule):
         self.log_metrics(metrics)
         # Before any callback sees it: a checkpoint of such a model would count as the best one.
         check_finite("val/loss", float(loss), self.global_step)
+        self.window_losses = self.all_windows()
         # For callbacks that monitor; the loggers have them under the number of steps.
         self.log_dict(metrics, logger=False, sync_dist=False)
+
+    def all_windows(self) -> Tensor:
+        """The windows of all processes, (2,windows); process r has every r-th of each batch."""
+        n = self.trainer.world_size
+        if n == 1:
+            return torch.cat(self.batches_of_windows, dim=1).cpu()
+        shares: list[list[Tensor]] = [[]] * n
+        torch.distributed.all_gather_object(shares, [share.cpu() for share in self.batches_of_windows])
+        batches = []
+        for parts in zip(*shares, strict=True):
+            batch = torch.empty(2, sum(part.shape[1] for part in parts), dtype=self.exact)
+            for rank, part in enumerate(parts):
+                batch[:, rank::n] = part
+            batches.append(batch)
+        return torch.cat(batches, dim=1)
 
     def log_metrics(self, metrics: dict[str, Any]) -> None:
         """Send metrics to the loggers under the number of steps done."""
@@ -112,9 +140,8 @@ class LitGPT(L.LightningModule):
         if self.trainer.world_size == 1:
             return metrics
         names = sorted(metrics)
-        dtype = torch.float32 if self.device.type == "mps" else torch.float64
         values = [float(metrics[name]) for name in names]
-        values = torch.tensor(values, dtype=dtype, device=self.device)
+        values = torch.tensor(values, dtype=self.exact, device=self.device)
         means = self.trainer.strategy.reduce(values, reduce_op="mean")
         return dict(zip(names, means.tolist(), strict=True))
 
@@ -182,10 +209,16 @@ def check_finite(name: str, loss: float, step: int) -> None:
         raise DivergedError(name, loss, step)
 
 
-def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy of the counted targets, in fp32 or better: (B,T,V), (B,T) -> scalar."""
+def cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
+    """Cross-entropy of the counted targets, in fp32 or better: (B,T,V), (B,T) -> scalar.
+
+    Args:
+        logits, targets: of a batch.
+        reduction: `mean`, or `none` for all targets one after the other, (B·T,), 0 where one is ignored.
+    """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+    flat = logits.flatten(0, 1), targets.flatten()
+    return F.cross_entropy(*flat, ignore_index=IGNORED, reduction=reduction)
 
 
 def auxiliary_metrics(aux: dict[str, Tensor]) -> dict[str, Tensor]:

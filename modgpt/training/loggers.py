@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,8 @@ def build_loggers(nodes: DictConfig, folder: Path, resume_step: int | None) -> l
 class RunTensorBoardLogger(TensorBoardLogger):
     """Event files in the run's folder itself, so that TensorBoard names the run by its folder.
 
+    TensorBoard sorts its plots by their names. `tag_of` gives names that put the losses first.
+
     Args:
         save_dir: the run's folder.
         resume_step: steps done when the run is resumed; what was logged later is hidden.
@@ -65,6 +68,10 @@ class RunTensorBoardLogger(TensorBoardLogger):
     def __init__(self, *, save_dir: str, resume_step: int | None = None) -> None:
         purge = None if resume_step is None else resume_step + 1
         super().__init__(save_dir, name="", version="", default_hp_metric=False, purge_step=purge)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log metrics under TensorBoard's names for them."""
+        super().log_metrics({tag_of(name): value for name, value in metrics.items()}, step)
 
     @rank_zero_only
     def log_hyperparams(
@@ -93,6 +100,18 @@ class RunTensorBoardLogger(TensorBoardLogger):
     def save(self) -> None:
         """Flush; the run has a `config.yaml` of its own, so no `hparams.yaml` is written."""
         self.experiment.flush()
+
+
+def tag_of(metric: str) -> str:
+    """The name of a metric in TensorBoard: losses in the group `loss`, auxiliary metrics in `train`.
+
+    `val/loss` -> `loss/val`; `expert_load/0` -> `train/expert_load/0`. Both losses stand side by side,
+    above all other curves but the final losses of HParams.
+    """
+    group, _, name = metric.partition("/")
+    if name == "loss" and group in ("train", "val"):
+        return f"loss/{group}"
+    return metric if not name or group in ("train", "val", "hp") else f"train/{metric}"
 
 
 class _AppendingWriter(ExperimentWriter):

@@ -181,7 +181,7 @@ class Essential:
         self.logs.check = self.files.check = session.check
         self.stop.session = session
         self.stop.checkpoint = self.last.checkpoint = folder / "checkpoints" / "last.ckpt"
-        self.validations.report = record.update
+        self.validations.report, self.validations.keep = record.update, record.keep
 
     def measured(self, trainer: L.Trainer) -> dict[str, Any]:
         """What is known once the training is over."""

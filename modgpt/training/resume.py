@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from modgpt.config.keys import PARTS
+from modgpt.config.keys import PARTS, SEEDS
 from modgpt.config.trust import read_config
 from modgpt.errors import TrainingError, UserError
 from modgpt.runs.checkpoint import has_checkpoint, latest_checkpoint, model_weights
@@ -23,9 +23,6 @@ from modgpt.training.callbacks.resuming import StopOnSignal
 from modgpt.training.distributed import is_leader
 
 log = logging.getLogger(__name__)
-
-# What a resumed run keeps besides its parts.
-KEPT = ("seed", "data.seed", "model.seed")
 
 
 @dataclass
@@ -77,7 +74,7 @@ def find_started(folder: Path) -> Resumed | None:
         except UserError as error:
             log.warning(f"{error}; the job begins anew")
     if is_leader():
-        left = ("metrics.csv", "events.out.tfevents.*", "checkpoints/*.ckpt")
+        left = ("metrics.csv", "validation.npz", "events.out.tfevents.*", "checkpoints/*.ckpt")
         for file in (file for pattern in left for file in folder.glob(pattern)):
             file.unlink(missing_ok=True)
     return None
@@ -129,7 +126,7 @@ def check_resumable(cfg: DictConfig, resumed: Resumed, digest: str) -> None:
         UserError: names the key that differs, with both values.
     """
     saved = check_architecture(cfg, resumed.folder)
-    for key in KEPT:
+    for key in SEEDS:
         before, after = OmegaConf.select(saved, key), OmegaConf.select(cfg, key)
         if before != after:
             raise UserError(f"a resumed run keeps {key}: it was {before}, not {after}; start a new run")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import itertools
 import json
 import subprocess
 import sys
@@ -99,6 +100,40 @@ def test_a_key_is_a_factor_with_its_default_where_it_is_not_overridden(tmp_path:
     assert factors["optimizer.lr"] == ("0.003", "0.001", "0.01")  # 3e-3 is the default of adamw
     assert factors["model.dropout"] == ("0", "0.1")
     assert "seed" not in factors and "threads" not in factors
+
+
+def test_crossed_seeds_of_weights_and_data_are_replicates(tmp_path: Path) -> None:
+    """Nine runs of each option; the seeds are no factors, and no run repeats another."""
+    for choices, power in ((DEFAULT, 1), (MOE, 2)):
+        for n, (weights, data) in enumerate(itertools.product((1, 2, 3), repeat=2)):
+            seeds = [f"model.seed={weights}", f"data.seed={data}"]
+            write_run(tmp_path, choices, 1, 1.7 + 0.001 * n**power, overrides=seeds)
+    results = load_results([tmp_path])
+    assert [factor.name for factor in results.factors] == ["ffn"]
+    labels = set(results.table["seed"])
+    assert labels >= {"1", "2", "3", "model 1, data 2", "model 3, data 1"} and len(labels) == 9
+    statistics = analyse(results)
+    assert list(statistics.cells["n"]) == [9, 9] and not statistics.repeated
+    assert statistics.noise.paired, "runs are paired by both seeds"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "config", "label"),
+    [
+        ([], None, "4"),
+        (["data.seed=2"], None, "model 4, data 2"),
+        (["model.seed=2", "data.seed=2"], None, "2"),
+        (["model.seed=2", "data.seed=2", "model.dropout=0.1"], None, "model 2, data 2, dropout 4"),
+        (["model.dropout=0.1"], None, "4"),
+        ([], "model: {seed: 5, dropout: 0.0}\ndata: {seed: 4}", "model 5, data 4"),
+        ([], "model: {seed: 5, dropout: 0.2}\ndata: {seed: 5}", "model 5, data 5, dropout 4"),
+    ],
+)
+def test_labels_of_seeds(overrides: list[str], config: str | None, label: str, tmp_path: Path) -> None:
+    run = write_run(tmp_path, DEFAULT, 4, 1.7, overrides=overrides)
+    if config is not None:
+        (run / "config.yaml").write_text(config)
+    assert read_run_row(run).seed == label
 
 
 def test_the_baseline_of_runs_of_one_recipe_is_the_recipe(tmp_path: Path) -> None:

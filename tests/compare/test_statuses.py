@@ -43,7 +43,7 @@ def test_only_finished_runs_count(sweep: Path) -> None:
 def test_a_loss_that_is_not_finite_is_diverged_and_never_best(sweep: Path, loss: float) -> None:
     write_run(sweep, MOE, 5, loss, final_step=77)
     results = load_results([sweep])
-    (row,) = results.table[results.table["seed"] == 5].to_dict("records")
+    (row,) = results.table[results.table["seed"] == "5"].to_dict("records")
     assert row["status"] == "diverged" and row["final_step"] == 77
     assert ranked(results.table).iloc[0]["status"] == "finished"
     assert ranked(results.table).head(4)["status"].eq("finished").all()
@@ -52,7 +52,7 @@ def test_a_loss_that_is_not_finite_is_diverged_and_never_best(sweep: Path, loss:
 def test_a_run_that_finished_without_a_loss_failed(sweep: Path) -> None:
     write_run(sweep, MOE, 5, None)
     table = load_results([sweep]).table
-    assert list(table.loc[table["seed"] == 5, "status"]) == ["failed"]
+    assert list(table.loc[table["seed"] == "5", "status"]) == ["failed"]
 
 
 def test_partial_results_are_listed_apart_with_their_loss(sweep: Path) -> None:

@@ -148,6 +148,7 @@ def warm_up() -> None:
     import modgpt.commands.export
     import modgpt.commands.generate
     import modgpt.commands.import_hf
+    import modgpt.commands.query
     import modgpt.commands.train
     import modgpt.compare.comparison
     import modgpt.huggingface.export

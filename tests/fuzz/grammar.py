@@ -346,6 +346,47 @@ compare = st.tuples(
     ),
 ).map(lambda parts: ["compare", *parts[0], *parts[1]])
 
+conditions = st.sampled_from(
+    [
+        "ffn='moe'",
+        "final_val_loss < 2 and status='finished'",
+        "optimizer.lr > 0",
+        "nowhere = 1",
+        "1); drop table runs; --",
+        "true -- x",
+        "'",
+        "true",
+    ]
+)
+selects = st.sampled_from(
+    [
+        "select * from runs",
+        "select ffn, count(*) from runs group by ffn",
+        "summarize runs",
+        "select * from read_text('corpus.txt')",
+        "copy runs to 'written.csv'",
+        "attach 'written.db'",
+        "install httpfs",
+        "set enable_external_access=true",
+        "select 1; select 2",
+        "drop table runs",
+        "selec",
+        "select chr(27)",
+    ]
+)
+query = st.tuples(
+    st.lists(st.one_of(st.just("runs"), paths), max_size=2),
+    flags(
+        flag("--where", conditions | words),
+        flag("--columns", st.sampled_from(["run", "*", "run, ffn", "", "1", "x"]) | words),
+        flag("--sort", st.sampled_from(["wall_seconds desc", "1", "nowhere"]) | words),
+        flag("--limit", numbers),
+        flag("--sql", selects | words),
+        st.just(["--csv"]),
+        odd,
+    ),
+).map(lambda parts: ["query", *parts[0], *parts[1]])
+
 alone = st.sampled_from(
     [
         [],
@@ -371,5 +412,6 @@ lines: st.SearchStrategy[Line] = st.one_of(
     export_run,
     import_model,
     compare,
+    query,
     alone,
 )

@@ -46,6 +46,8 @@ ELSEWHERE = {
     "export --run nowhere --out x --trust a-b": "cannot trust 'a-b'",
     "import --source folder": "folder",
     "compare nowhere": "nowhere",
+    "query nowhere": "nowhere",
+    "query runs --where ffn=": "syntax error",
 }
 
 
@@ -84,6 +86,7 @@ def test_training_is_done(typed: str, check: Check, tmp_path: Path) -> None:
         ["import", "--source", "model", "--out", "imported"],
         ["export", "--run", "runs/s1", "--out", "exported", "--trust", "nowhere"],
         ["compare", "runs", "--figures", "png"],
+        ["query", "runs", "--where", "final_val_loss > 0", "--sort", "wall_seconds"],
         ["evaluate", "--run", "runs/s1", "runs/s2", "--lengths", "4", "8"],
     ],
     ids=lambda line: line[0],

@@ -37,6 +37,11 @@ def test_one_at_a_time_changes_one_and_crosses_seeds() -> None:
     assert len({tuple(job) for job in got}) == len(got)
 
 
+def test_one_at_a_time_crosses_the_seeds_of_weights_and_data() -> None:
+    got = jobs("ffn=swiglu,moe", "model.seed=1,2", "data.seed=1,2", design="one_at_a_time")
+    assert len(got) == 2 * 4 and len({tuple(job) for job in got}) == 8
+
+
 def test_the_command_line_narrows_a_list() -> None:
     assert jobs("attention=flash,linear", "attention=linear") == [["attention=linear"]]
 
@@ -80,6 +85,8 @@ def test_names_tell_the_choices() -> None:
     job = compose_job(["ffn=moe", "pos=alibi", "seed=7"])
     name = job_name(job.choices, job.config, "corpus")
     assert name.startswith("flash-moe-rmsnorm-alibi-s7-") and len(name.split("-")[-1]) == 8
+    crossed = compose_job(["model.seed=7", "data.seed=8"])
+    assert "-rope-m7-d8-" in job_name(crossed.choices, crossed.config, "corpus")
     preset = compose_job(["experiment=olmo2"])  # of the very parts of experiment=llama
     name = job_name(preset.choices, preset.config, "corpus")
     assert name.startswith("olmo2-flash-swiglu-rmsnorm-rope-s1-")

@@ -10,10 +10,12 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from modgpt.runs.checkpoint import model_weights, read_checkpoint
+from modgpt.runs.window_losses import read_window_losses
 from tests.checkout import ROOT
 from tests.sweep.script import finish, in_the_middle, leases, records, start, sweep, wait_for
 
@@ -220,6 +222,11 @@ def test_a_job_on_two_devices_computes_what_it_does_on_one(arguments: list[str],
         close = 1e-5 if one["choices"]["ffn"] == "standard" else 2e-2
         assert abs(two["final_val_loss"] - one["final_val_loss"]) < close
         assert two["final_val_loss"] != one["final_val_loss"], "other sums: it was not the same process"
+        alone, shared = (read_window_losses(tmp_path / sweep_name / name) for sweep_name in ("s", "two"))
+        assert alone and shared and (alone.targets == shared.targets).all()
+        np.testing.assert_allclose(
+            shared.nats / shared.targets, alone.nats / alone.targets, atol=10 * close
+        )
         log = (tmp_path / "two" / name / "log.txt").read_text()
         assert log.count("step 20  val/loss") == 1 and "jobs of this sweep" not in log
 

@@ -35,7 +35,7 @@ ARGUMENTS = (
     "schedule=constant", "schedule.warmup_steps=19", "optimizer.lr=1", "callbacks.sample.length=30",
 )  # fmt: skip
 SCALARS = {
-    "train/loss", "train/grad_norm", "lr", "tokens_per_second", "val/loss", "val/bpc", "val/perplexity",
+    "loss/train", "loss/val", "train/grad_norm", "lr", "tokens_per_second", "val/bpc", "val/perplexity",
 }  # fmt: skip
 LOSSES = {"hp/final_val_loss": "final_val_loss", "hp/best_val_loss": "best_val_loss"}
 
@@ -126,14 +126,14 @@ def test_a_run_is_named_by_its_choices(server: Server, records: dict[str, Any]) 
 def test_every_run_has_its_curves(server: Server, records: dict[str, Any]) -> None:
     tags = server.ask("plugin/scalars/tags")
     for name, record in records.items():
-        load = {f"expert_load/{i}" for i in range(8)}
+        load = {f"train/expert_load/{i}" for i in range(8)}
         assert tags[name].keys() >= SCALARS | LOSSES.keys()
         assert tags[name].keys() & load == (load if record["choices"]["ffn"] == "moe" else set())
         for tag in SCALARS:
             points = server.ask("plugin/scalars/scalars", run=name, tag=tag)
             assert [step for _, step, _ in points] == [5, 10, 15, 20], tag
             assert np.isfinite([value for _, _, value in points]).all(), tag
-        curve = [value for _, _, value in server.ask("plugin/scalars/scalars", run=name, tag="val/loss")]
+        curve = [value for _, _, value in server.ask("plugin/scalars/scalars", run=name, tag="loss/val")]
         assert np.float32(curve[-1]) == np.float32(record["final_val_loss"])
         assert np.float32(min(curve)) == np.float32(record["best_val_loss"])
 
@@ -183,7 +183,7 @@ def test_a_run_resumed_for_its_last_validation_has_hparams(
     folder = interrupted_run(overrides("trainer.max_steps=10"), 10, monkeypatch)
     outcome = run([f"resume={folder}"])
     events = EventAccumulator(str(folder)).Reload()
-    for tag, key in {"val/loss": "final_val_loss", **LOSSES}.items():
+    for tag, key in {"loss/val": "final_val_loss", **LOSSES}.items():
         (event,) = events.Scalars(tag)
         assert (event.step, np.float32(event.value)) == (10, np.float32(getattr(outcome.record, key)))
     start = events.SummaryMetadata("_hparams_/session_start_info")

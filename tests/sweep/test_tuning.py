@@ -110,6 +110,7 @@ def test_the_comparison_tells_and_counts_no_rate_as_a_factor(
     ("extra", "seeds", "text"),
     [
         (["optimizer.lr=5"], [101], "this sweep chooses optimizer.lr itself"),
+        (["data.seed=3"], [3], "data.seed=3 is one that hyperparameters are chosen on"),
         ([], [2, 3], "seed=2 is one that hyperparameters are chosen on"),
         ([], [], "needs hydra.sweeper.tune_seeds"),
     ],

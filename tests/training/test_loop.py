@@ -354,6 +354,21 @@ def test_the_same_seed_gives_the_same_run(overrides: Overrides) -> None:
     assert first == second != other
 
 
+def test_each_seed_decides_its_own_part(overrides: Overrides) -> None:
+    """Initial weights, data and dropout: each has a seed, and nothing else is drawn."""
+
+    def loss(*given: str) -> float | None:
+        torch.manual_seed(len(given))  # what was drawn before does not matter
+        return run(overrides("trainer.max_steps=4", *given)).record.final_val_loss
+
+    kept = ("model.seed=1", "data.seed=1")
+    dropout = "model.dropout=0.2"
+    assert loss() == loss("seed=2", *kept), "without dropout these two decide everything"
+    others = [loss(dropout, *o) for o in ([], ["model.seed=2"], ["data.seed=2"], ["seed=2", *kept])]
+    assert len(set(others)) == 4
+    assert others[0] == loss("seed=1", dropout, *kept)
+
+
 def test_the_record_tells_everything(overrides: Overrides) -> None:
     outcome = run(overrides("ffn=moe", "seed=3"))
     result = json.loads((outcome.folder / "result.json").read_text())
@@ -406,14 +421,16 @@ def test_tensorboard_finds_everything(overrides: Overrides) -> None:
     outcome = run(overrides("ffn=moe", "trainer.log_every_n_steps=5"))
     events = EventAccumulator(str(outcome.folder)).Reload()
     names = {
-        "train/loss", "train/grad_norm", "lr", "tokens_per_second", "val/loss", "val/bpc",
-        "val/perplexity", "aux/loss", "aux/balance_loss", "aux/router_z_loss",
-        *(f"expert_load/{i}" for i in range(8)), "hp/final_val_loss", "hp/best_val_loss",
+        "loss/train", "loss/val", "train/grad_norm", "lr", "tokens_per_second", "val/bpc",
+        "val/perplexity", "train/aux/loss", "train/aux/balance_loss", "train/aux/router_z_loss",
+        *(f"train/expert_load/{i}" for i in range(8)), "hp/final_val_loss", "hp/best_val_loss",
     }  # fmt: skip
-    assert names <= set(events.Tags()["scalars"])
-    assert [e.step for e in events.Scalars("train/loss")] == [5, 10, 15, 20, 25, 30]
-    assert [e.step for e in events.Scalars("val/loss")] == [15, 30]
-    load = sum(events.Scalars(f"expert_load/{i}")[-1].value for i in range(8))
+    assert names == set(events.Tags()["scalars"])
+    shown = [name for name in sorted(names) if not name.startswith("hp/")]  # as TensorBoard sorts them
+    assert shown[:2] == ["loss/train", "loss/val"]
+    assert [e.step for e in events.Scalars("loss/train")] == [5, 10, 15, 20, 25, 30]
+    assert [e.step for e in events.Scalars("loss/val")] == [15, 30]
+    load = sum(events.Scalars(f"train/expert_load/{i}")[-1].value for i in range(8))
     assert load == pytest.approx(1)
     final = events.Scalars("hp/final_val_loss")[-1].value
     assert final == pytest.approx(outcome.record.final_val_loss, rel=1e-6)

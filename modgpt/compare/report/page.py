@@ -71,7 +71,7 @@ def write_report(
         words=words,
         shared=shared(results),
         factors=filters(results),
-        columns=[(c, LABELS.get(c, c), c in NUMBERS or c == "seed") for c in job_columns(results)],
+        columns=[(c, LABELS.get(c, c), c in NUMBERS) for c in job_columns(results)],
         rows=records(rows),
         cells=cell_rows(statistics),
         findings=findings(statistics),

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from modgpt.data.batch import inputs_and_targets
+from modgpt.runs.window_losses import WindowLosses
 
 if TYPE_CHECKING:
     from modgpt.training.lit_module import LitGPT
@@ -133,21 +134,25 @@ class Validations(Callback):
 
     Attributes:
         report: called after each validation with all of them, set once the run has a record.
+        keep: called before that with the losses of the windows, set likewise.
     """
 
     report: Callable[..., None]
+    keep: Callable[[WindowLosses], None]
 
     def __init__(self, interval: int) -> None:
         self.interval = interval
         self.losses: dict[str, Any] = {}
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_end(self, trainer: L.Trainer, pl_module: LitGPT) -> None:
         loss, step = float(trainer.callback_metrics["val/loss"]), trainer.global_step
         self.losses |= {"final_val_loss": loss, "final_step": step}
         if "val/accuracy" in trainer.callback_metrics:
             self.losses["final_val_accuracy"] = float(trainer.callback_metrics["val/accuracy"])
         if loss <= self.losses.get("best_val_loss", loss):
             self.losses |= {"best_val_loss": loss, "best_step": step}
+        nats, targets = pl_module.window_losses.numpy()
+        self.keep(WindowLosses(step, nats, targets))
         self.report(**self.losses)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
