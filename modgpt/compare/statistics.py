@@ -13,11 +13,14 @@ from modgpt.compare.effects import effect_table, has_accuracy
 from modgpt.compare.interactions import interaction_table, pair_means
 from modgpt.compare.load import Results
 from modgpt.statistics.best import may_be_best
+from modgpt.statistics.budgets import Budgets, over_budgets
 from modgpt.statistics.differences import Difference, differences
 from modgpt.statistics.noise import Noise, seed_noise, t_interval
 from modgpt.statistics.pairs import Factor
 from modgpt.statistics.solved import Solved, solved_counts
 from modgpt.statistics.verdict import CONFIDENCE, DELTA
+
+BUDGETS = ("trainer.max_steps", "budget")  # factors that are budgets
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Statistics:
             accuracy (of tasks) and costs, distance behind the best mean, whether it may be the best.
         interactions: a row per pair of factors: F, degrees of freedom, p, p_holm.
         maps: per pair of factors the mean loss of every combination of their options, and its runs.
+        budgets: where runs were trained to several budgets, how every difference depends on them; all
+            else rests on the largest budget alone.
         repeated: runs left out because the same cell and seed were run again later.
     """
 
@@ -49,14 +54,18 @@ class Statistics:
     cells: pd.DataFrame
     interactions: pd.DataFrame
     maps: dict[tuple[str, str], tuple[pd.DataFrame, pd.DataFrame]]
+    budgets: list[Budgets]
     repeated: int
 
 
 def analyse(results: Results, delta: float = DELTA, confidence: float = CONFIDENCE) -> Statistics:
     """All statistics of the finished runs; tables are empty where there is nothing to compare."""
     names = [factor.name for factor in results.factors]
-    frame, repeated = replicates(results.finished, names)
-    factors = present(results.factors, frame)
+    everything, repeated = replicates(results.finished, names)
+    budget = next((name for name in names if name in BUDGETS), None)
+    frame = at_largest(everything, budget)
+    names = [name for name in names if name != budget]
+    factors = present([factor for factor in results.factors if factor.name != budget], frame)
     designed = [factor for factor in factors if factor.designed]
     noise = seed_noise(frame)
     found = differences(frame, designed, names, noise, delta, confidence)
@@ -73,6 +82,7 @@ def analyse(results: Results, delta: float = DELTA, confidence: float = CONFIDEN
         cells=cell_table(frame, names, noise, confidence),
         interactions=interaction_table(frame, designed, noise),
         maps={(a.name, b.name): pair_means(frame, a, b) for a, b in combinations(designed, 2)},
+        budgets=over_budgets(with_costs(everything), designed, confidence) if budget else [],
         repeated=repeated,
     )
 
@@ -87,6 +97,19 @@ def replicates(finished: pd.DataFrame, names: list[str]) -> tuple[pd.DataFrame, 
     frame = rows[~again].sort_index().reset_index(drop=True)
     frame["cell"] = frame.groupby(names, dropna=False).ngroup() if names else 0
     return frame, int(again.sum())
+
+
+def at_largest(frame: pd.DataFrame, budget: str | None) -> pd.DataFrame:
+    """The runs with the largest budget; all where the budgets do not vary."""
+    if budget is None or frame.empty:
+        return frame
+    return frame[frame["tokens_seen"] == frame["tokens_seen"].max()].reset_index(drop=True)
+
+
+def with_costs(frame: pd.DataFrame) -> pd.DataFrame:
+    """The runs with the compute and the time of their whole training."""
+    flops = 3 * frame["flops_per_token"] * frame["tokens_seen"]
+    return frame.assign(flops=flops, seconds=frame["tokens_seen"] / frame["tokens_per_second"])
 
 
 def present(factors: list[Factor], frame: pd.DataFrame) -> list[Factor]:

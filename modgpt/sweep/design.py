@@ -67,9 +67,9 @@ def expand(
         for key, listed in values.items():
             others = [value for value in listed if value != baseline[key]] if key not in seeds else []
             jobs += [list({**center, key: value}.values()) for value in others]
-    seeds = values.get("seed", [])
-    if len(seeds) > 1:
-        more = [seed for n in baseline_seeds if (seed := f"seed={n}") not in seeds]
+    listed = values.get("seed", [])
+    if seeds == ["seed"] and len(listed) > 1:
+        more = [seed for n in baseline_seeds if (seed := f"seed={n}") not in listed]
         jobs += [list({**baseline, "seed": seed}.values()) for seed in more]
     return jobs
 

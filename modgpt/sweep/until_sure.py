@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from modgpt.config.compose import compose_job
+from modgpt.config.keys import SEEDS
 from modgpt.config.overrides import key_of
 from modgpt.errors import UserError
 from modgpt.files import write_json
@@ -138,7 +139,7 @@ def run_until_sure(
 def refuse_seeds(jobs: Sequence[Sequence[str]]) -> None:
     """Refuse jobs that set the seed."""
     for override in {override for job in jobs for override in job}:
-        if key_of(override) == "seed":
+        if key_of(override) in SEEDS:
             raise UserError(
                 f"{override}: this sweep chooses the seeds itself (hydra.sweeper.until_sure.looks)"
             )

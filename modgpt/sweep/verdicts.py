@@ -12,7 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from modgpt.config.compose import compose_job
+from modgpt.config.keys import SEEDS
 from modgpt.config.overrides import key_of, parse_one
+from modgpt.config.seeds import seed_in_name
 from modgpt.statistics.differences import Difference, differences
 from modgpt.statistics.noise import CELL, LOSS, seed_noise
 from modgpt.statistics.pairs import Factor
@@ -22,7 +24,7 @@ from modgpt.sweep.plan import Planned
 from modgpt.sweep.progress import latest
 
 MOST_LEVELS = 12  # more values of one key are a search, not a factor of a designed experiment
-NOT_FACTORS = ("seed", "sweep_name", "sweep", "hydra")
+NOT_FACTORS = (*SEEDS, "sweep_name", "sweep_dir", "sweep", "retry_failed")
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def finished_jobs(jobs: Sequence[Planned], without: Sequence[str] = ()) -> Finis
         if record is not None and record.finished:
             values = {key_of(o): value_of(o) for o in entry.job.overrides}
             choices = {key: value for key, value in values.items() if key not in skipped}
-            rows.append(choices | {"seed": record.seed, LOSS: record.final_val_loss})
+            rows.append(choices | {"seed": seed_in_name(entry.job.config), LOSS: record.final_val_loss})
             kept.append(entry)
     frame = pd.DataFrame(rows, columns=None if rows else ["seed", LOSS])
     keys = [key for key in frame.columns if key not in ("seed", LOSS) and frame[key].nunique() > 1]
