@@ -40,7 +40,9 @@ def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, list
     """Made-up sweeps: the loss depends on the feed-forward, the rate and, a little, the seed."""
     calls: list[tuple[str, list[list[str]]]] = []
 
-    def run_sweep(all_overrides: Sequence[Sequence[str]], engine: Any, below: str = "") -> Ended:
+    def run_sweep(
+        all_overrides: Sequence[Sequence[str]], engine: Any, below: str = "", **_: Any
+    ) -> Ended:
         calls.append((below, [list(o) for o in all_overrides]))
         planned = []
         for number, overrides in enumerate(all_overrides):
