@@ -1,6 +1,7 @@
 """Error rates and power of the verdicts, from simulated sweeps with a known truth.
 
     python -m benchmarks.calibration [--sweeps 4000] [--scenario NAME]
+    python -m benchmarks.calibration --stopping --sweeps 200
 
 Every simulated sweep goes through the functions that judge real ones. A *false verdict* is `better` or
 `worse` with the wrong sign or for an option without a difference, or `same` for one that differs by δ or
@@ -16,8 +17,6 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
-from rich.table import Table
 from scipy import stats
 
 from modgpt.statistics.differences import Difference, differences
@@ -265,28 +264,32 @@ LOOKS = (3, 4, 6, 8, 11, 15, 20)
 
 
 def main() -> None:
-    """Print the tables of docs/statistics.md."""
+    """Print the tables of docs/statistics.md, as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--sweeps", type=int, default=4000, help="simulated sweeps per scenario")
     parser.add_argument("--scenario", help="only those whose name contains this")
+    parser.add_argument("--stopping", action="store_true", help="sweeps that stop when sure instead")
     arguments = parser.parse_args()
-    table = Table(title=f"{arguments.sweeps:,} simulated sweeps each, σ = {SIGMA}, δ = {DELTA}")
-    for name in ("scenario", "family-wise error", "95 % interval", "power", "same", "cannot tell"):
-        table.add_column(name)
+    if arguments.stopping:
+        found = stop_when_sure(MIXED, arguments.sweeps, LOOKS)
+        print(
+            f"family-wise error {found.wrong} of {found.sweeps}, {found.decided:.1%} decided, ", end=""
+        )
+        print(f"{found.runs:.0f} runs; the fixed design of equal power has {found.fixed_runs}")
+        return
+    print("| scenario | family-wise error | 95 % interval | power | same | cannot tell |")
+    print("|---|---|---|---|---|---|", flush=True)
     for name, (make, _) in SCENARIOS.items():
         if arguments.scenario and arguments.scenario not in name:
             continue
         rates = simulate(make, arguments.sweeps)
         low, high = rates.interval
         power = "" if rates.power is None else f"{rates.power:.0%}"
-        table.add_row(
-            name, f"{rates.wrong / rates.sweeps:.1%}", f"{low:.1%} to {high:.1%}", power,
-            f"{rates.same:.0%}", f"{rates.undecided:.0%}",
-        )  # fmt: skip
-    Console().print(table)
-    if not arguments.scenario:
-        found = stop_when_sure(MIXED, arguments.sweeps // 4, LOOKS)
-        print(found)
+        print(
+            f"| {name} | {rates.wrong / rates.sweeps:.1%} | {low:.1%} to {high:.1%} | {power} "
+            f"| {rates.same:.0%} | {rates.undecided:.0%} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
