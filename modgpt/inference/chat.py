@@ -10,7 +10,8 @@ from rich.console import Console
 
 from modgpt.errors import UserError, did_you_mean
 from modgpt.inference.sampling import Sampling
-from modgpt.inference.terminal import show, visible
+from modgpt.inference.terminal import show
+from modgpt.text import visible
 
 QUIT = ("quit", "exit", "q", "/quit", "/exit", "/q")
 CLEAR = ("clear", "/clear")
@@ -68,7 +69,7 @@ def interact(console: Console, sampling: Sampling, continuation: Continue) -> No
                 show(console, prompt, continuation(prompt, sampling))
                 sampling = sampling.next_seed()
         except ValueError as error:
-            console.print(f"error: {visible(str(error))}", style="red", markup=False, highlight=False)
+            console.print(f"error: {visible(error)}", style="red", markup=False, highlight=False)
         except KeyboardInterrupt:  # enough of this one: back to the prompt
             console.print()
 
