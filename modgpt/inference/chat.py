@@ -109,9 +109,17 @@ def settings_line(sampling: Sampling) -> str:
     return "  ".join(f"{name} {'off' if value is None else value}" for name, value in values.items())
 
 
-def help_page(sampling: Sampling) -> str:
-    """All commands with a line each, and the settings as they are."""
+def command_help() -> dict[str, str]:
+    """The commands, each with an example value, and their lines of help."""
     commands = {f"/{name} {setting.example}": setting.help for name, setting in SETTINGS.items()}
-    commands |= {"/clear": "clears the screen", "/quit": "leaves, as does Ctrl-D"}
-    lines = [f"{command:<20}{text}" for command, text in commands.items()]
+    return commands | {
+        "/help": "lists the commands and the current settings",
+        "/clear": "clears the screen",
+        "/quit": "leaves, as does Ctrl-D",
+    }
+
+
+def help_page(sampling: Sampling) -> str:
+    """All commands with a line each, and the current settings."""
+    lines = [f"{command:<20}{text}" for command, text in command_help().items()]
     return "\n".join([*lines, f"now: {settings_line(sampling)}"])
