@@ -1,4 +1,4 @@
-"""Measurements of the product itself, printed by scripts/benchmark.py."""
+"""Measurements of the product, printed by scripts/benchmark.py."""
 
 from pathlib import Path
 

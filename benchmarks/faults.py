@@ -1,10 +1,11 @@
-"""Counts what survives of faults at random moments: signals to real runs, flipped bits in a checkpoint.
+"""Counts how many faults a run survives: signals at random moments, and flipped bits in a checkpoint.
 
     python -m benchmarks.faults --tries 20
 
-Prints a table for docs/reliability.md: fault, tries, survived. A run survives a signal when its exit
-code is that of the signal, its record tells the truth, the advice it printed works, and it then ends
-with the loss of an undisturbed run. The moments lie between the start of the process and its end.
+Prints the table of docs/reliability.md: fault, tries, survived. A run survives a signal if its exit code
+is that of the signal, its record has the right status, the advice that it printed works, and the resumed
+run ends with the loss of an undisturbed run. The moments are uniform between the start and the end of
+the process.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="count what survives of faults at random moments")
-    parser.add_argument("--tries", type=int, default=20, help="for each signal (default: 20)")
-    parser.add_argument("--flips", type=int, default=2000, help="bits to flip (default: 2000)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser = argparse.ArgumentParser(description="count how many faults a run survives")
+    parser.add_argument("--tries", type=int, default=20, help="signals of each kind (default: 20)")
+    parser.add_argument("--flips", type=int, default=2000, help="flipped bits (default: 2000)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments and bits")
     arguments = parser.parse_args()
     moments = random.Random(arguments.seed)
     print("| fault | tries | survived |\n|---|---:|---:|")
@@ -47,7 +48,7 @@ def main() -> None:
 
 
 class Runs:
-    """Short trainings in processes of their own."""
+    """Short trainings, each in its own process."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.number = folder, 0
@@ -60,7 +61,7 @@ class Runs:
         self.loss = self.record(undisturbed)["final_val_loss"]
 
     def start(self, *more: str) -> tuple[subprocess.Popen[str], Path]:
-        """A process that trains, and the folder of its run."""
+        """Start a training; returns its process and the folder of its run."""
         self.number += 1
         overrides = more or (
             "data=text", f"data.path={self.folder / 'words.txt'}", f"output_dir={self.folder}",
@@ -79,7 +80,7 @@ class Runs:
         return json.loads((folder / "result.json").read_text())
 
     def disturbed(self, signum: signal.Signals, moments: random.Random) -> bool:
-        """Whether a run survives a signal at a random moment; says on stderr why not."""
+        """Whether a run survives a signal at a random moment; prints to stderr why not."""
         process, folder = self.start()
         time.sleep(moments.uniform(0, self.seconds))
         process.send_signal(signum)
@@ -90,11 +91,11 @@ class Runs:
         return not reason
 
     def failure(self, signum: signal.Signals, code: int, folder: Path, errors: str) -> str | None:
-        """Why a run has not survived."""
+        """Why a run did not survive; None if it did."""
         if not folder.exists():
             return None if code in (-signum, 128 + signum) else f"exit code {code} before the run"
         status = self.record(folder)["status"]
-        if code == 0 or status == "finished":  # it came too late
+        if code == 0 or status == "finished":  # the signal came too late
             return None if status == "finished" else f"exit code 0, and status {status}"
         if code not in (-signum, 128 + signum):
             return f"exit code {code}"
@@ -112,7 +113,7 @@ class Runs:
 
 
 def flipped_bits(path: Path, flips: int, moments: random.Random) -> int:
-    """How many of the flipped bits a reader notices."""
+    """The number of flipped bits that the reader of checkpoints notices."""
     content = {"modgpt": {"config": {}, "tokenizer": {}}, "global_step": 1}
     write_checkpoint(content | {"state_dict": {"model.weight": torch.randn(100, 100)}}, path)
     whole, noticed = path.read_bytes(), 0

@@ -1,4 +1,4 @@
-"""Single operations of a training step, forwards and backwards: ours beside PyTorch's own."""
+"""Single operations of a training step, forward and backward: ours compared with PyTorch's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from modgpt.testing.build import class_of, options_of
 
 SCORES_AT_ONCE = attention_products.SCORES_AT_ONCE
 
-# Of each operation, the first is what the others are ratios to.
+# The variants of each operation. Ratios are relative to the first one.
 OPERATIONS = {
     "norm": ("layer norm", "RMSNorm, PyTorch's", "RMSNorm"),
     "attention": ("products", "products of all sequences at once", "the fused kernel"),
@@ -32,12 +32,12 @@ OPERATIONS = {
 
 
 def operators(size_name: str, rounds: int, steps: int) -> list[Row]:
-    """Milliseconds of one layer's operations, forwards and backwards, in bf16 (norms in fp32).
+    """Milliseconds of one layer's operations, forward and backward, in bf16 (norms in fp32).
 
     Args:
         size_name: one of `SIZES`.
-        rounds: how often each has its turn.
-        steps: calls in a turn.
+        rounds: turns of each variant.
+        steps: calls per turn.
     """
     rows = []
     for operation, names in OPERATIONS.items():
@@ -59,10 +59,10 @@ def turn_of(operation: str, name: str, size: Size, calls: int) -> Turn:
 
 
 def speed(call: Callable[[], Tensor], inputs: list[Tensor], calls: int) -> float:
-    """Calls per second, each with its backward pass."""
+    """Calls per second, including their backward passes."""
     start = 0.0
     for i in range(calls + 2):
-        if i == 2:  # after two that are not counted
+        if i == 2:  # after two warm-up calls
             start = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16):
             y = call()
@@ -97,7 +97,7 @@ def rotation(name: str, size: Size) -> tuple[Callable[[], Tensor], list[Tensor]]
     positions = torch.arange(size.block_size)
     matrices = pos.rotation.matrices(positions, size.d_model // size.n_heads, torch.float32)
     cos, sin = matrices.diagonal(dim1=1, dim2=2), matrices.sum(1)
-    sin = sin - cos  # with the sign of its half
+    sin = sin - cos  # negative for the first half
     calls: dict[str, Callable[[], Tensor]] = {
         "none": lambda: qk * 1,
         "RoPE": lambda: pos.rotate(qk, positions) * 1,
@@ -107,7 +107,7 @@ def rotation(name: str, size: Size) -> tuple[Callable[[], Tensor], list[Tensor]]
 
 
 def elementwise(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """(a·cos − b·sin, b·cos + a·sin): the roll swaps the halves, sin (T,D) carries the sign."""
+    """(a·cos − b·sin, b·cos + a·sin): the roll swaps the halves; sin (T,D) includes the sign."""
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin).type_as(x)
 
 
@@ -118,7 +118,7 @@ def ffn(name: str, size: Size) -> tuple[Callable[[], Tensor], list[Tensor]]:
 
 
 def heads(size: Size) -> Tensor:
-    """(B,H,T,D) as the projection leaves them: heads in front, but not in memory."""
+    """(B,H,T,D) with the memory layout of the projection, (B,T,H,D)."""
     shape = (size.batch_size, size.block_size, size.n_heads, size.d_model // size.n_heads)
     return torch.randn(shape, dtype=torch.bfloat16).transpose(1, 2).requires_grad_()
 

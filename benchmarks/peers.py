@@ -1,7 +1,7 @@
-"""What ours is measured against: the same models by hand and by libraries, in a bare training loop.
+"""Models to compare ours with, written by hand or from libraries, and a bare training loop for them.
 
-The plain GPT is what a person writes after reading a tutorial: a GPT-2 in fp32, AdamW, gradient
-clipping, nothing else. The other models come from transformers and x-transformers (the extra `bench`).
+The plain GPT is a GPT-2 as in a tutorial: fp32, AdamW and gradient clipping. The other models come from
+transformers and x-transformers (the extra `bench`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Size:
-    """What is trained: layers, width, heads, window, windows per batch, characters."""
+    """The size of a model and its batches: layers, C, H, T, B, V."""
 
     n_layers: int
     d_model: int
@@ -60,7 +60,7 @@ class PlainBlock(nn.Module):
 
 
 class PlainGPT(nn.Module):
-    """GPT-2 as tutorials write it."""
+    """GPT-2 as in a tutorial."""
 
     def __init__(self, size: Size, bias: bool = True) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class PlainGPT(nn.Module):
 
     @torch.no_grad()
     def generate(self, tokens: Tensor, n: int, block_size: int) -> Tensor:
-        """Without a cache: the whole window is read again for every token."""
+        """Append n sampled tokens, without a cache: each token reads the whole window again."""
         for _ in range(n):
             logits = self(tokens[:, -block_size:])[:, -1]
             tokens = torch.cat([tokens, torch.multinomial(logits.softmax(-1), 1)], dim=1)
@@ -126,7 +126,7 @@ def x_transformers(size: Size) -> nn.Module:
 
 
 class Logits(nn.Module):
-    """A model of transformers that answers with its logits alone."""
+    """A wrapper of a transformers model that returns only its logits."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class Logits(nn.Module):
 
 
 class Loop:
-    """A bare training loop over random batches: forward, backward, clipping, AdamW.
+    """A bare training loop on random batches: forward, backward, clipping, AdamW.
 
     Args:
         model: tokens (B,T) -> logits (B,T,V).
@@ -165,7 +165,7 @@ class Loop:
         self.optimizer.zero_grad()
 
     def tokens_per_second(self, steps: int) -> float:
-        """Over so many steps, after two that are not counted."""
+        """Tokens per second over some steps, after two warm-up steps."""
         for _ in range(2):
             self.step()
         start = time.perf_counter()

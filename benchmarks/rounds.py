@@ -1,4 +1,4 @@
-"""Measuring side by side: everybody in turn, several times, medians and ratios."""
+"""Measurement of contestants in alternation: medians and ratios over several rounds."""
 
 from __future__ import annotations
 
@@ -18,20 +18,19 @@ _turn: Turn
 
 
 def alternate(contestants: Mapping[str, Callable[[], Turn]], rounds: int, baseline: str) -> list[Row]:
-    """Let every contestant have its turn, over and over, so that a slow minute hits all of them.
+    """Measure all contestants in turn, several times, so that a slow minute affects all of them.
 
-    Each lives in a process of its own, so that what one does to its process (threads, memory, caches)
-    does not help or harm another.
+    Each contestant has its own process. So its threads, memory and caches do not affect the others.
 
     Args:
-        contestants: by name; each makes the function that is called for a turn and returns a speed. Both
-            names and makers must be picklable.
-        rounds: turns of each, after one that is not counted.
-        baseline: the contestant that the others are ratios to.
+        contestants: by name. Each value is a picklable function, which builds the function of a turn;
+            that one returns a speed.
+        rounds: turns of each contestant, after one warm-up turn.
+        baseline: name of the contestant to which ratios are relative.
 
     Returns:
-        A row per contestant, the fastest first: the median speed, its range, the median over the rounds
-        of the ratio to the baseline's speed in the same round.
+        A row per contestant, the fastest first: the median and range of its speed, and the median of its
+        ratio to the baseline in the same round.
     """
     speeds: dict[str, list[float]] = {name: [] for name in contestants}
     context = multiprocessing.get_context("spawn")

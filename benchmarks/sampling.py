@@ -1,4 +1,4 @@
-"""Sampling speed, one sequence at a time: ours, an uncached loop, and transformers' `generate`."""
+"""Sampling speed of one sequence: ours, a loop without a cache, and transformers' `generate`."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ PROMPT = torch.zeros(1, 1, dtype=torch.long)
 
 
 def sampling(size_name: str, rounds: int, tokens: int) -> list[Row]:
-    """Tokens per second of one sequence, as ratios to a loop that reads its window again for each.
+    """Tokens per second of one sequence, and the ratio to a loop without a cache.
 
-    The models have random weights and run in fp32. Those with a table of positions begin anew with half
-    of the window when it is full (ours), or move it on by one (the plain loop); transformers' cache gets
-    room for all tokens.
+    The models have random weights and run in fp32. When the window of a model with a table of positions
+    is full, ours continues with the last half of it, and the plain loop moves it by one token. The cache
+    of transformers has room for all tokens.
 
     Args:
         size_name: one of `SIZES`.
-        rounds: how often each contestant has its turn.
-        tokens: to sample in a turn.
+        rounds: turns of each contestant.
+        tokens: sampled tokens per turn.
     """
     size = SIZES[size_name]
     contestants: dict[str, Callable[[], Turn]] = {

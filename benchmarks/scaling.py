@@ -1,4 +1,4 @@
-"""What length and experts cost: a training step's time and memory."""
+"""Time and memory of a training step by sequence length, and with a mixture of experts."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ LENGTHS = (256, 2048, 8192)
 
 
 def length(rounds: int) -> list[Row]:
-    """Training tokens per second and peak memory by sequence length, at 8,192 tokens in every step.
+    """Training tokens per second and peak memory by sequence length, with 8,192 tokens per step.
 
     Args:
-        rounds: how often each has its turn, a step; memory is measured in a process of its own.
+        rounds: turns of each length, one step each. Memory is measured in another process.
     """
     rows = []
     for attention, make in options_of("attention").items():
@@ -53,7 +53,7 @@ def long(n: int) -> Size:
 
 
 def peak_mebibytes(make: Callable[[], Loop]) -> float:
-    """Peak memory of a process that makes two steps, beyond what it had before."""
+    """The growth of a process's peak memory during two steps."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(grown, make).result()
@@ -68,7 +68,7 @@ def grown(make: Callable[[], Loop]) -> float:
 
 
 def experts(size_name: str, rounds: int, steps: int) -> list[Row]:
-    """Training tokens per second with a mixture of experts and with dense feed-forwards as active."""
+    """Training tokens per second of a mixture of experts and of dense layers with its active size."""
     size = SIZES[size_name]
     loops = {ffn: partial(loop_of, [f"ffn={ffn}"], size) for ffn in ("standard", "swiglu", "moe")}
     turns = {f"ffn={ffn}": partial(turns_of, make, steps) for ffn, make in loops.items()}

@@ -1,4 +1,4 @@
-"""How long a user waits: from the shell to the first training step, and to the message about a typo."""
+"""The time from the shell to the first training step, and to the message about a typo."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STARTED = "MODGPT_BENCHMARK_STARTED"
 
 
 class FirstStep(Callback):
-    """Tells how long ago the program was started, once the first step is done, and ends it."""
+    """Prints the time since the start of the program after the first step, and ends the program."""
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         print(f"first step after {time.time() - float(os.environ[STARTED])} s", flush=True)
@@ -28,7 +28,7 @@ class FirstStep(Callback):
 
 
 def startup(rounds: int) -> list[Row]:
-    """Seconds from the start of `scripts/train.py`, the data already there: medians and ranges."""
+    """Seconds from the start of `scripts/train.py`, with the data in place: medians and ranges."""
     measures = {"to the first training step": first_step, "to the message about a typo": typo}
     seconds: dict[str, list[float]] = {name: [] for name in measures}
     for _ in range(rounds):
@@ -50,12 +50,12 @@ def first_step() -> float:
 def typo() -> float:
     start = time.perf_counter()
     if started("ffn=mo").returncode != 2:
-        raise RuntimeError("the typo was not answered")
+        raise RuntimeError("the typo did not end with exit code 2")
     return time.perf_counter() - start
 
 
 def started(*overrides: str) -> subprocess.CompletedProcess[str]:
-    """A run of the real script."""
+    """The completed process of a training by the real script."""
     return subprocess.run(
         [sys.executable, str(ROOT / "scripts/train.py"), *overrides],
         capture_output=True, text=True, timeout=120, env=os.environ | {STARTED: str(time.time())},

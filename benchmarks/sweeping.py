@@ -1,4 +1,4 @@
-"""What a sweep costs beyond training, and what a comparison costs."""
+"""The overhead of a sweep, and the cost of a comparison."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from modgpt.config.compose import compose_job
 from modgpt.sweep.settings import available_cores
 from modgpt.training.prepare import build_module, prepare
 
-# One thread, and a model small enough for the overhead to be most of a job.
+# One thread, and a model so small that overhead is most of the time of a job.
 JOB = (
     *("trainer.max_steps=5", "schedule.warmup_steps=2", "trainer.accelerator=cpu", "threads=1"),
     *("model.d_model=32", "model.n_layers=1", "model.n_heads=2", "model.block_size=32"),
@@ -33,13 +33,14 @@ SAMPLE_SECONDS = 0.2
 
 
 def per_job(jobs: int) -> dict[str, Any]:
-    """Seconds and memory per job of a sweep of many short ones, through the real script.
+    """Seconds and memory per job of a sweep of many short jobs, through the real script.
 
-    The overhead is the time from the first job's start to the last one's end, divided by their number,
-    less what the same steps and validation take in a plain loop, measured in the same run.
+    The time per job is the time from the start of the first job to the end of the last, divided by the
+    number of jobs. The overhead is the time per job minus the time that the same steps and validation
+    take in a plain loop.
 
     Args:
-        jobs: of 5 steps each, one at a time.
+        jobs: number of jobs of 5 steps each, which run one after the other.
     """
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(ROOT / "scripts/train.py"), "-m", f"seed=range(0,{jobs})", *JOB,
@@ -73,10 +74,10 @@ def per_job(jobs: int) -> dict[str, Any]:
 
 
 def at_once(steps: int) -> list[dict[str, Any]]:
-    """Seconds per job of a sweep of default models, by how many jobs share the cores.
+    """Seconds per job of a sweep of default models, by the number of jobs at the same time.
 
     Args:
-        steps: of each job; there are twice as many jobs as cores.
+        steps: of each job. The sweep has twice as many jobs as cores.
     """
     cores, rows = available_cores(), []
     for n_jobs in sorted({1, cores}):
@@ -97,7 +98,7 @@ def at_once(steps: int) -> list[dict[str, Any]]:
 
 
 def bare_seconds(rounds: int = 5) -> list[float]:
-    """The job's training and validation without anything around them."""
+    """Seconds of the job's training and validation in a plain loop, once per round."""
     torch.set_num_threads(1)
     ready = prepare(compose_job(JOB))
     cfg, data = ready.config, ready.data
@@ -123,9 +124,9 @@ def bare_seconds(rounds: int = 5) -> list[float]:
 
 
 def watch(process: subprocess.Popen[bytes], sweep: Path) -> list[float]:
-    """The memory of a process group in MiB, over and over, from its first finished job until it ends.
+    """Samples of a process group's private memory in MiB, from the first finished job to the end.
 
-    Private memory, which is what copies of a process cost.
+    Private memory is the cost of copies of a process.
     """
     samples = []
     while process.poll() is None:
@@ -136,7 +137,7 @@ def watch(process: subprocess.Popen[bytes], sweep: Path) -> list[float]:
 
 
 def members(group: int) -> list[int]:
-    """The processes of a group."""
+    """The process ids of a group."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -149,7 +150,7 @@ def members(group: int) -> list[int]:
 
 
 def private_mebibytes(pid: int) -> float:
-    """Memory that is a process's own."""
+    """The private memory of a process in MiB; 0 if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
@@ -158,11 +159,11 @@ def private_mebibytes(pid: int) -> float:
 
 
 def comparison(make_sweep: Callable[[Path, int], None], runs: int) -> dict[str, Any]:
-    """Seconds, memory and size of the report of `scripts/compare.py` on made-up runs.
+    """Seconds, memory and report size of `scripts/compare.py` on synthetic runs.
 
     Args:
-        make_sweep: writes a number of runs into a folder.
-        runs: how many.
+        make_sweep: writes n runs into a folder.
+        runs: n.
     """
     with tempfile.TemporaryDirectory() as folder:
         make_sweep(Path(folder), runs)

@@ -1,4 +1,4 @@
-"""How soon a loss is reached: nanoGPT's recipe in a plain loop, our sprint in the whole program."""
+"""The time to reach a loss: nanoGPT's recipe in a plain loop, and our `experiment=sprint`."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from modgpt.training.prepare import prepare
 def target(loss: float, rounds: int) -> list[Row]:
     """Training seconds until the loss on the whole validation text is at most `loss`.
 
-    Neither side's validations are counted, nor the loading of the data. nanoGPT's loop is validated
-    every 50 steps; the sprint at the end of its budget, for its rate has to have come down.
+    The times of validations and of loading the data are not included. nanoGPT's loop is validated every
+    50 steps. The sprint is validated only at the end, when its learning rate has decayed.
 
     Args:
         loss: in nats per character.
-        rounds: seeds, from 1 on; the two sides alternate.
+        rounds: number of seeds, from 1 on. The two recipes alternate.
     """
     rows = []
     for seed in range(1, rounds + 1):
@@ -35,7 +35,7 @@ def target(loss: float, rounds: int) -> list[Row]:
 
 
 def nanogpt(loss: float, seed: int) -> Row:
-    """The recipe of nanoGPT's README for a CPU, by hand: fp32, AdamW, cosine, gradient clipping."""
+    """The CPU recipe of nanoGPT's README, written by hand: fp32, AdamW, cosine, gradient clipping."""
     ready = prepare(compose_job(["experiment=nanogpt_cpu", f"seed={seed}"]))
     cfg, data = ready.config, ready.data
     assert isinstance(data, CorpusDataModule)
@@ -73,7 +73,7 @@ def validation_loss(model: PlainGPT, data: CorpusDataModule) -> float:
 
 
 def ours(seed: int) -> Row:
-    """`experiment=sprint` as a user runs it: the whole program."""
+    """`experiment=sprint` in the whole program, as a user runs it."""
     with tempfile.TemporaryDirectory() as folder, silent():
         job = compose_job(["experiment=sprint", f"seed={seed}", f"output_dir={folder}"])
         record = train(job).record

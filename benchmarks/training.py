@@ -1,4 +1,4 @@
-"""Training speed: our whole program, our model in a bare loop, and peers' models in that loop."""
+"""Training speed of our whole program, and of our model and other models in a bare loop."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ BASELINE = "plain GPT-2, fp32"
 
 
 def training(size_name: str, rounds: int, steps: int, only: Sequence[str] = ()) -> list[Row]:
-    """Training tokens per second, as ratios to the plain loop in fp32.
+    """Training tokens per second, and the ratio to the plain loop in fp32.
 
     Args:
         size_name: one of `SIZES`.
-        rounds: how often each contestant has its turn.
-        steps: of each turn.
-        only: contestants whose names contain one of these, besides the baseline; none for all.
+        rounds: turns of each contestant.
+        steps: steps per turn.
+        only: parts of names: measures these contestants and the baseline. Empty for all.
     """
     size = SIZES[size_name]
     contestants: dict[str, Callable[[], Turn]] = {}
@@ -68,7 +68,7 @@ def training(size_name: str, rounds: int, steps: int, only: Sequence[str] = ()) 
 
 
 def our_loop(name: str, size: Size, steps: int) -> Turn:
-    """Our model in the bare loop, as our program would run it."""
+    """Our model in the bare loop, in the precision that our program would choose."""
     model = build_model(compose([*COMPOSITIONS[name], *sized(size)]), size.vocab_size)
     loop = Loop(model, size, bf16=best_precision("cpu") == "bf16-mixed")
     return partial(loop.tokens_per_second, steps)
@@ -83,9 +83,9 @@ def compiled_loop(size: Size, steps: int) -> Turn:
 
 
 class WholeProgram:
-    """A training with everything a user gets: Lightning, loggers, checkpoints.
+    """A training by the whole program: Lightning, loggers, checkpoints.
 
-    A call returns its tokens per second, without validation and the compiling of blocks.
+    A call returns tokens per second. Validation and compilation are not included.
     """
 
     def __init__(self, name: str, size: Size, steps: int, *more: str) -> None:
@@ -96,7 +96,7 @@ class WholeProgram:
         ]  # fmt: skip
 
     def __call__(self) -> float:
-        torch.compiler.reset()  # each turn is a program of its own
+        torch.compiler.reset()  # each turn compiles again
         with tempfile.TemporaryDirectory() as folder, silent():
             job = compose_job([*self.overrides, f"output_dir={folder}"])
             return float(train(job).record.tokens_per_second or 0)
@@ -104,7 +104,7 @@ class WholeProgram:
 
 @contextlib.contextmanager
 def silent() -> Iterator[None]:
-    """What a program prints to a terminal goes nowhere."""
+    """Discard what is printed to the standard output."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield
 

@@ -1,14 +1,14 @@
 """Measure the product, with nothing else running: python scripts/benchmark.py MEASURE [options]
 
-training   tokens per second: the whole program, its model in a bare loop, peers' models in that loop
-sampling   characters per second, one sequence at a time, against peers
-operators  milliseconds of single operations, ours beside PyTorch's own
-target     seconds until a validation loss is reached, against nanoGPT's recipe
+training   tokens per second: the whole program, our model in a bare loop, other models in that loop
+sampling   characters per second of one sequence, ours and other models
+operators  milliseconds of single operations, ours and PyTorch's
+target     seconds to reach a validation loss, ours and nanoGPT's recipe
 length     training time and memory by sequence length
-experts    a mixture of experts against dense feed-forwards
+experts    speed of a mixture of experts and of dense feed-forwards
 startup    from the shell to the first step, and to the message about a typo
-sweep      overhead and memory per job, over many short ones
-jobs       seconds per job of a sweep, by how many share the cores
+sweep      overhead and memory per job, in a sweep of many short jobs
+jobs       seconds per job of a sweep, by the number of jobs at the same time
 compare    time and size of comparisons of 108 and 2,000 runs
 
 training and sampling need the extra `bench`: pip install -e '.[bench]'.
@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # tests.compare.synthetic makes up runs
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for tests.compare.synthetic
 
 from rich.console import Console
 from rich.table import Table
@@ -39,10 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", choices=("mini", "small"), default="mini",
                         help="4 layers of 128, windows of 64; or 6 of 256, windows of 256")  # fmt: skip
     parser.add_argument("--rounds", type=int, default=7, help="turns of each contestant (default: 7)")
-    parser.add_argument("--steps", type=int, default=100, help="steps of a turn (default: 100)")
-    parser.add_argument("--tokens", type=int, default=500, help="to sample in a turn (default: 500)")
+    parser.add_argument("--steps", type=int, default=100, help="steps per turn (default: 100)")
+    parser.add_argument("--tokens", type=int, default=500, help="tokens per turn (default: 500)")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME",
-                        help="of training: the contestants so named, and the baseline")  # fmt: skip
+                        help="of training: only these contestants and the baseline")  # fmt: skip
     parser.add_argument("--loss", type=float, default=1.88, help="of target (default: 1.88)")
     parser.add_argument("--jobs", type=int, default=108, help="of the sweep (default: 108)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")

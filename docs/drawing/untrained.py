@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,10 +19,8 @@ from torch import Tensor, nn
 
 from modgpt.compare.style import BASELINE, COLOURS
 from modgpt.config.build import build_model
-from modgpt.config.compose import compose
+from modgpt.config.compose import compose, compose_job
 from modgpt.model.attention.base import Attention
-from modgpt.model.attention.flash import FlashAttention
-from modgpt.model.attention.linear import LinearAttention
 from modgpt.model.cost import cost_of, count_parameters
 from modgpt.model.gpt import GPT
 from modgpt.model.norm.scalenorm import ScaleNorm
@@ -37,24 +36,20 @@ VOCABULARY = 65  # characters of Tiny Shakespeare
 
 
 def attention_patterns() -> Figure:
-    """How much of each key reaches each query when all scores are equal: what the structure allows."""
-    n_tokens = 32
-    sizes = {"d_model": 128, "n_heads": 4, "block_size": 64, "init_std": 0.02}
-    none, alibi = Position(**sizes), AlibiPosition(**sizes)
-    build: dict[str, Any] = {"d_model": 128, "n_heads": 4}
-    panels: list[tuple[str, Attention, Position]] = [
-        (title, make(**build), none) for title, make in by_structure().items()
-    ]
-    panels.append(("linear + alibi, head 1", LinearAttention(**build), alibi))
+    """How much of each key reaches each query when all scores are equal: what the structure allows.
+
+    Every attention has the knobs of its YAML, and T and H are those of the default model.
+    """
+    panels = {title: weights_of(make) for title, make in by_structure().items()}
+    linear, alibi = options_of("attention")["linear"], options_of("pos")["alibi"]
+    panels["linear + alibi\nhead 1"] = weights_of(linear, alibi)
     rows = math.ceil(len(panels) / 4)
-    figure, grid = plt.subplots(rows, 4, figsize=(9, 2.5 * rows), sharex=True, sharey=True)
+    figure, grid = plt.subplots(rows, 4, figsize=(9, 2.75 * rows), sharex=True, sharey=True)
     axes = grid.flatten()
-    zeros = torch.zeros(1, 4, n_tokens, n_tokens)
     images = []
     for axis in axes[len(panels) :]:
         axis.axis("off")
-    for axis, (title, attention, pos) in zip(axes, panels, strict=False):
-        weights = probe(attention, zeros, zeros, pos)[0]
+    for axis, (title, weights) in zip(axes, panels.items(), strict=False):
         images.append(show_weights(axis, weights / weights.amax(-1, keepdim=True)))
         axis.set_title(title)
         axis.tick_params(labelbottom=True)
@@ -64,21 +59,60 @@ def attention_patterns() -> Figure:
     return figure
 
 
+def default_sizes() -> dict[str, Any]:
+    """The sizes of the default model that a position option takes."""
+    model = compose([]).model
+    return {name: model[name] for name in ("d_model", "n_heads", "block_size", "init_std")}
+
+
+def attentions() -> dict[str, Make]:
+    """The attentions by name, the default first."""
+    default = compose_job().choices["attention"]
+    return dict(sorted(options_of("attention").items(), key=lambda item: item[0] != default))
+
+
 def by_structure() -> dict[str, Make]:
-    """The attentions whose weights follow from positions alone, by a title; each kind of an option."""
+    """The attentions whose weights depend on positions alone, by a title; one for each pattern."""
     found = {}
-    for option, make in options_of("attention").items():
+    for option, make in attentions().items():
         part, kinds = class_of(make), set()
         if not isinstance(part, type) or part.gates_definition is not Attention.gates_definition:
             continue  # a pattern of other options, or weights that depend on x
         for knobs in part.variants:
-            kind = ", ".join(value for value in knobs.values() if isinstance(value, str))
-            if kind not in kinds:
-                kinds.add(kind)
-                values = ", ".join(f"{k}={v}" for k, v in knobs.items() if not isinstance(v, str))
-                title = ", ".join(filter(None, (option, kind)))
-                found[f"{title}\n{values}" if values else title] = with_knobs(make, **knobs)
+            kind = {name: value for name, value in knobs.items() if isinstance(value, str)}
+            if (name := ", ".join((option, *kind.values()))) not in kinds:
+                kinds.add(name)
+                title = titled(name, deciding(make, weights_of, **kind))
+                found[title] = with_knobs(make, **kind)
     return found
+
+
+def deciding(make: Make, result: Callable[[Make], Tensor], **kind: str) -> dict[str, int]:
+    """The whole numbers among an option's own knobs on which a result depends: adding 1 changes it."""
+    own = [name for name in inspect.signature(class_of(make)).parameters if name in make.keywords]
+    numbers = {name: make.keywords[name] for name in own if type(make.keywords[name]) is int}
+    before = result(with_knobs(make, **kind))
+    return {
+        name: value
+        for name, value in numbers.items()
+        if not torch.allclose(before, result(with_knobs(make, **kind, **{name: value + 1})))
+    }
+
+
+def titled(name: str, knobs: dict[str, int]) -> str:
+    """A name, and below it the knobs, two in a line."""
+    pairs = [f"{key}={value}" for key, value in knobs.items()]
+    lines = [", ".join(pairs[i : i + 2]) for i in range(0, len(pairs), 2)]
+    return "\n".join([name, *lines])
+
+
+def weights_of(make: Make, make_pos: Make = Position) -> Tensor:
+    """The weights (T,T) of an attention's first head when all scores are equal."""
+    sizes = default_sizes()
+    n_heads, n_tokens = sizes["n_heads"], sizes["block_size"]
+    attention = make(d_model=n_heads * n_tokens, n_heads=n_heads)  # D = T, for `probe`
+    zeros = torch.zeros(1, n_heads, n_tokens, n_tokens)
+    return probe(attention, zeros, zeros, make_pos(**sizes))[0]
 
 
 def probe(attention: Attention, q: Tensor, k: Tensor, pos: Position) -> Tensor:
@@ -101,23 +135,35 @@ def show_weights(axis: Axes, weights: Tensor) -> Any:
 
 
 def attention_cost() -> Figure:
-    """FLOPs of mixing and size of the decoding state against length, as the modules declare them."""
-    sizes = {"d_model": 128, "n_heads": 4}
-    makes = {n: make for n, make in options_of("attention").items() if isinstance(class_of(make), type)}
-    options: dict[str, Attention] = {name: make(**sizes) for name, make in makes.items()}
-    options["flash, n_kv_heads=1"] = FlashAttention(**sizes, n_kv_heads=1)
+    """FLOPs of mixing and size of the decoding state against length, as the modules declare them.
+
+    Every attention has the knobs of its YAML and the sizes of the default model.
+    """
     lengths = [2**n for n in range(3, 15)]
-    figure, (work, memory) = plt.subplots(1, 2, figsize=(9, 3.8))
-    for (name, attention), colour in zip(options.items(), cycle((BASELINE, *COLOURS)), strict=False):
-        dashes = "--" if "kv" in name else "-"
-        flops = [attention.mixing_flops(n) for n in lengths]
-        work.loglog(lengths, flops, dashes, base=2, color=colour, label=name)
-        state = [4 * attention.state_size(n) for n in lengths]
-        memory.loglog(lengths, state, dashes, base=2, color=colour, label=name)
+    sizes = {name: default_sizes()[name] for name in ("d_model", "n_heads")}
+
+    def costs(make: Make) -> Tensor:
+        attention = make(**sizes)  # (2, lengths): FLOPs per token, bytes of the state
+        rows = [
+            [attention.mixing_flops(n) for n in lengths],
+            [4 * attention.state_size(n) for n in lengths],
+        ]
+        return torch.tensor(rows, dtype=torch.float64)
+
+    makes = {n: make for n, make in attentions().items() if isinstance(class_of(make), type)}
+    lines = {titled(name, deciding(make, costs)): (costs(make), "-") for name, make in makes.items()}
+    lines["flash\nn_kv_heads=1"] = costs(with_knobs(makes["flash"], n_kv_heads=1)), "--"
+    figure, (work, memory) = plt.subplots(1, 2, figsize=(9, 4.2))
+    for (name, (values, dashes)), colour in zip(
+        lines.items(), cycle((BASELINE, *COLOURS)), strict=False
+    ):
+        for axis, cost in zip((work, memory), values, strict=True):
+            axis.loglog(lengths, cost, dashes, base=2, color=colour, label=name)
+    d_model, n_heads = sizes["d_model"], sizes["n_heads"]
     work.set(
         xlabel="sequence length T (tokens)",
         ylabel="mixing (FLOPs per token, forward)",
-        title="work per token of one layer (C = 128, H = 4, D = 32)",
+        title=f"work per token of one layer (C = {d_model}, H = {n_heads}, D = {d_model // n_heads})",
     )
     memory.set(
         xlabel="tokens read so far",

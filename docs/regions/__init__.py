@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from regions.commands import commands, flags
+from regions.commands import chat_commands, commands, flags
 from regions.configs import combinations, count, definition, jobs, keys, knobs, options, parts, yaml_of
 from regions.packages import packages
 from regions.sizes import attention_costs, ffn_sizes, model_sizes
@@ -27,5 +27,6 @@ KINDS: dict[str, Callable[..., str]] = {
     "model_sizes": model_sizes,
     "commands": commands,
     "flags": flags,
+    "chat_commands": chat_commands,
     "packages": packages,
 }

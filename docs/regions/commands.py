@@ -9,6 +9,7 @@ from importlib import import_module
 from unittest.mock import patch
 
 from modgpt.cli import COMMANDS
+from modgpt.inference.chat import command_help
 from regions.markdown import table
 
 
@@ -27,6 +28,12 @@ def flags(command: str) -> str:
             name = ", ".join(action.option_strings) or str(action.metavar or action.dest)
             rows.append([f"`{name}`", shown(action.help)])
     return table(("flag", "meaning"), rows)
+
+
+def chat_commands() -> str:
+    """Return the table of the commands of the interactive mode."""
+    rows = [[f"`{command}`", text] for command, text in command_help().items()]
+    return table(("command", "what it does"), rows)
 
 
 def shown(text: str | None) -> str:

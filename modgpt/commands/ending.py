@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from modgpt.compare.escaping import visible
+from modgpt.text import visible
 
 
 def exit_code(command: Callable[[], int], mistakes: type[Exception] = ValueError) -> int:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from modgpt.compare.escaping import visible
+from modgpt.console import Output
 from modgpt.errors import UserError
+from modgpt.text import visible
 
 NEEDED = ("pandas", "scipy", "statsmodels", "arch", "altair", "vl_convert", "jinja2", "matplotlib")
 
@@ -53,10 +54,10 @@ def compare(
     from modgpt.compare.results_files import write_csv, write_markdown
     from modgpt.compare.sentences import describe
     from modgpt.compare.statistics import analyse
-    from modgpt.compare.terminal import Terminal, print_summary
+    from modgpt.compare.terminal import print_summary
     from modgpt.statistics.verdict import DELTA
 
-    console = console or Terminal()
+    console = console or Output()
     everything = load_results(folders)
     out = out or next(folder for folder in folders if folder.is_dir())
     if os.path.isfile(out):  # a name that is too long is refused below

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 
-from modgpt.compare.escaping import visible
 from modgpt.compare.factors import natural
+from modgpt.text import visible
 
 LOAD = "expert_load/"
 MOST_STEPS = 10**15  # a step beyond this is a damaged number

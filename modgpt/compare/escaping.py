@@ -1,35 +1,18 @@
-"""Text from run folders, made harmless for the place where it is shown.
+"""Text from run folders, escaped for spreadsheets and Markdown.
 
 Names of runs, options, overrides and reasons come from files that somebody else may have written.
-`visible` is applied once, when a run is read. The other functions add what one kind of file needs. The
-HTML page escapes by itself (Jinja's autoescape).
+`modgpt.text.visible` is applied once, when a run is read. The functions here add what one kind of file
+needs. The HTML page is escaped by Jinja's autoescape.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 
-# Characters that reverse the direction of the text after them: a name could pretend to be another.
-DIRECTION = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 MARKDOWN = re.compile(r"([\\`*\[\]|!~$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.)", re.IGNORECASE)
 # What begins a heading, a quotation, a list or an underline when a line starts with it.
 LINE_START = re.compile(r"^([#>]|[-+=](?=\s|[-=]*$)|\d+(?=[.)](?:\s|$)))")
-
-
-def visible(text: object) -> str:
-    """One line of printable characters; control characters are written as `\\x1b`.
-
-    A terminal would obey them, and files could not hold half of a surrogate pair.
-    """
-    return "".join(map(printable, " ".join(str(text).split())))
-
-
-def printable(character: str) -> str:
-    if unicodedata.category(character) in ("Cc", "Cs") or character in DIRECTION:
-        return character.encode("unicode_escape").decode("ascii")
-    return character
 
 
 def for_spreadsheet(value: object) -> object:

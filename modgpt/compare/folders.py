@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from modgpt.compare.escaping import visible
 from modgpt.errors import UserError
 from modgpt.sweep.design import TUNED, TUNING
+from modgpt.text import visible
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from modgpt.compare.columns import (
     NUMBERS,
     OUTSIDE_DESIGN,
 )
-from modgpt.compare.escaping import visible
 from modgpt.compare.factors import Factor, find_budgets, find_factors
 from modgpt.compare.folders import Problem, find_runs, names_of
 from modgpt.compare.recipes import select
@@ -28,6 +27,7 @@ from modgpt.compare.run_row import RunRow, read_run_row
 from modgpt.compare.tunings import read_tunings
 from modgpt.config.keys import PARTS
 from modgpt.errors import UserError
+from modgpt.text import visible
 
 __all__ = ["ACCURACY", "LOSS", "Results", "load_results", "tokens_per_step"]
 

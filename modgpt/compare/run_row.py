@@ -21,13 +21,13 @@ from modgpt.compare.columns import (
     NUMBERS,
     OURS,
 )
-from modgpt.compare.escaping import visible
 from modgpt.compare.recipes import defaults, plain, select, value_at
 from modgpt.config.overrides import shortened
 from modgpt.config.seeds import DATA, WEIGHTS, seed_label
 from modgpt.config.trust import DEEPEST_TREE, LARGEST_FILE
 from modgpt.errors import UserError
 from modgpt.runs.record import RunRecord, read_record
+from modgpt.text import visible
 
 LARGEST = 1e24  # more than the FLOPs or bytes of any training
 

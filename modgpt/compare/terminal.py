@@ -25,13 +25,6 @@ from modgpt.compare.unfinished import unfinished
 MOST_LINES = 5  # of runs that are left out
 
 
-class Terminal(Console):
-    """A console that raises when its reader, such as `head`, has closed the pipe."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
-
-
 def print_summary(
     console: Console, results: Results, statistics: Statistics, words: Words, most: int = 10
 ) -> None:

@@ -8,9 +8,9 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from modgpt.compare.escaping import visible
 from modgpt.compare.folders import Problem
 from modgpt.sweep.design import TUNED
+from modgpt.text import visible
 
 
 def read_tunings(runs: Iterable[Path]) -> tuple[list[dict[str, Any]], list[Problem]]:

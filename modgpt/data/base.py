@@ -19,18 +19,18 @@ class DataModule(L.LightningDataModule, ABC):
 
     Args:
         tokenizer: builds a tokenizer from a text.
-        batch_size: sequences per training step, over all ranks and one micro-batch.
+        batch_size: sequences per micro-batch, over all ranks.
         eval_batch_size: sequences per validation batch.
         block_size: T.
-        seed: of the training batches and their order.
+        seed: of the training batches.
 
     Attributes:
         tokenizer: known after `load`.
-        digest: SHA-256 of the data, known after `load`: losses compare where it is the same.
+        digest: SHA-256 of the data, known after `load`. Losses are comparable if it is the same.
         tokens_per_character: of the validation split, known after `load`; turns a loss per token into
             bits per character.
-        has_answers: True when a counted target has one right answer: then accuracy is measured, and no
-            perplexity.
+        has_answers: whether each counted target has one right answer. Then accuracy is measured instead
+            of perplexity.
 
     Raises:
         ValueError: a size is below 1, or the seed negative.
@@ -64,15 +64,15 @@ class DataModule(L.LightningDataModule, ABC):
 
     @abstractmethod
     def load(self) -> Tokenizer:
-        """Read or build the data; sets and returns the tokenizer, sets the digest."""
+        """Read or build the data, set the tokenizer and the digest; returns the tokenizer."""
 
     @abstractmethod
     def training_batches(self) -> EndlessBatches:
-        """This process's share of the training batches, from the first sequence not seen yet on."""
+        """This process's share of the training batches, starting with the first unseen sequence."""
 
     @abstractmethod
     def validation_batches(self) -> Dataset[Tensor] | Sequence[Tensor]:
-        """This process's share of the validation batches, always the same."""
+        """This process's share of the validation batches; the same at every call."""
 
     def train_dataloader(self) -> DataLoader[Tensor]:
         return loader(self.training_batches(), self.on_gpu())
@@ -89,7 +89,7 @@ class DataModule(L.LightningDataModule, ABC):
         return self.sequences_per_step() * self.block_size
 
     def sequences_seen(self) -> int:
-        """Sequences trained on, also those of earlier starts with other batch sizes."""
+        """Sequences trained on, including earlier starts, which may have had other batch sizes."""
         steps = (self.trainer.global_step if self.trainer else 0) - self.begun["step"]
         return self.begun["sequences"] + steps * self.sequences_per_step()
 
@@ -98,7 +98,7 @@ class DataModule(L.LightningDataModule, ABC):
         return self.sequences_seen() * self.block_size
 
     def state_dict(self) -> dict[str, int]:
-        """How far the training data are used, for a checkpoint."""
+        """The position in the training data, for a checkpoint."""
         step = self.trainer.global_step if self.trainer else 0
         return {"step": step, "sequences": self.sequences_seen(), "portion": self.begun["portion"]}
 
@@ -106,12 +106,12 @@ class DataModule(L.LightningDataModule, ABC):
         self.begun = dict(state_dict)
 
     def series(self) -> dict[str, int]:
-        """Which sequences this process takes in which batch: arguments of `EndlessBatches`."""
+        """Arguments of `EndlessBatches`: where the batches start, and this process's share of them."""
         begun = {"first": self.sequences_seen(), "portion": self.begun["portion"]}
         return {"batch_size": self.batch_size, **begun, **self.share()}
 
     def share(self) -> dict[str, int]:
-        """Which part of each batch is this process's."""
+        """This process's rank and the number of processes."""
         if self.trainer is None:
             return {"rank": 0, "world_size": 1}
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
@@ -121,10 +121,10 @@ class DataModule(L.LightningDataModule, ABC):
 
 
 def loader(batches: Dataset[Tensor] | Sequence[Tensor], pin: bool) -> DataLoader[Tensor]:
-    """A loader of batches that are batches already.
+    """A loader that passes on complete batches.
 
-    It has a random generator of its own. Otherwise it would draw a number from the global one at every
-    start, and each validation would change the dropout of the steps after it.
+    It has its own random generator. Otherwise each start would draw a number from the global generator,
+    and each validation would change the dropout of the following steps.
     """
     return DataLoader(
         batches,  # pyright: ignore[reportArgumentType]

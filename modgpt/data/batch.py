@@ -1,4 +1,4 @@
-"""What a batch is, and the endless series of training batches."""
+"""The format of a batch, and the endless series of training batches."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-IGNORED = -100  # a target that is not asked for; PyTorch's cross-entropy leaves it out of its mean
+IGNORED = -100  # a target that does not count: PyTorch's cross-entropy skips it
 
 
 def inputs_and_targets(batch: Tensor) -> tuple[Tensor, Tensor]:
     """Inputs and targets, (B,T) each.
 
     Args:
-        batch: (B,T+1) tokens of a text, in which every token is the target of the one before it; or
-            (2,B,T), the inputs and beside them the targets, `IGNORED` where nothing is asked.
+        batch: (B,T+1) tokens of a text, where each token is the target of the one before it; or
+            (2,B,T), inputs and targets, `IGNORED` where a target does not count.
     """
     return (batch[0], batch[1]) if batch.dim() == 3 else (batch[:, :-1], batch[:, 1:])
 
 
 class EndlessBatches(IterableDataset[Tensor]):
-    """Training batches, cut from an endless series of sequences that is a function of the data's seed.
+    """Training batches from an endless series of sequences, which depends on the data seed alone.
 
-    A resumed run continues with the sequence that an uninterrupted one would have seen next, also with
-    another batch size. Runs that differ in their parts alone see the same data in the same order.
+    A resumed run continues with the next unseen sequence, even if its batch size has changed. Runs that
+    differ only in their parts see the same data in the same order.
 
-    The series is drawn in portions, portion n by a random generator of its own. A portion has the batch
-    size with which the run began.
+    The series is drawn in portions, each with its own random generator. The size of a portion is the
+    batch size with which the run began.
 
     Args:
         batch_size: sequences per batch, over all ranks.
@@ -53,10 +53,10 @@ class EndlessBatches(IterableDataset[Tensor]):
 
     @abstractmethod
     def draw(self, index: int) -> Tensor:
-        """Portion number `index`, its sequences along the dimension before the last."""
+        """Portion number `index`; its second-to-last dimension counts the sequences."""
 
     def batch(self, index: int) -> Tensor:
-        """This process's share of batch number `index`, counted from the first sequence on."""
+        """This process's share of batch number `index`, where batch 0 starts at sequence `first`."""
         start = self.first + index * self.batch_size
         end = start + self.batch_size
         portions = range(start // self.portion, -(-end // self.portion))

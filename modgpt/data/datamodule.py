@@ -1,4 +1,4 @@
-"""Texts as data: the tokenizer, the split, the windows."""
+"""Data modules of texts: tokenizer, split and windows."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ TRAIN_SHARE = 0.9
 
 
 class CorpusDataModule(DataModule):
-    """Windows of one UTF-8 text: its first 90 % to train on, the rest to validate on.
+    """Windows of one UTF-8 text: the first 90 % for training, the rest for validation.
 
-    The vocabulary is that of the whole text, as in nanoGPT, so that losses compare.
+    The vocabulary comes from the whole text, as in nanoGPT, so that losses are comparable.
 
     Raises:
-        ValueError: a size is below 1; from `load`: not a readable text file, or too short.
+        ValueError: a size is below 1. From `load`: the file is not a readable text, or is too short.
     """
 
     @abstractmethod
     def file(self) -> Path:
-        """The file of the text; obtains it first if it is missing."""
+        """The path of the text; obtains the file first if it is missing."""
 
     def load(self) -> Tokenizer:
-        """Read the text, fit the tokenizer, split."""
+        """Read the text, build the tokenizer, split the tokens; returns the tokenizer."""
         path = self.file()
         text = read_text(path)
         tokenizer = self.make_tokenizer(text)
@@ -42,11 +42,13 @@ class CorpusDataModule(DataModule):
         if n_train < self.block_size + 1 or len(tokens) - n_train < 2:
             raise ValueError(
                 f"{path} has {len(tokens)} {tokenizer.unit}s: model.block_size={self.block_size} needs "
-                f"at least {minimum_length(self.block_size)}, so that 90 % of them hold one window"
+                f"at least {minimum_length(self.block_size)}, so that 90 % of them contain one window"
             )
         self.train_tokens, self.val_tokens = tokens[:n_train], tokens[n_train:]
         self.tokenizer = tokenizer
-        validated = len(text) - tokenizer.characters(text, tokens[:n_train])  # of the text itself
+        validated = len(text) - tokenizer.characters(
+            text, tokens[:n_train]
+        )  # characters of the text, not of decoded tokens
         self.tokens_per_character = len(self.val_tokens) / validated
         self.digest = hashlib.sha256(text.encode()).hexdigest()
         return tokenizer
@@ -72,7 +74,7 @@ class ShakespeareDataModule(CorpusDataModule):
     """Tiny Shakespeare: 1,115,394 characters, 65 distinct, byte for byte the usual file.
 
     Args:
-        data_dir: the folder of the file, which is downloaded to it if it is missing.
+        data_dir: folder of the file, which is downloaded if it is missing.
         base: as for `DataModule`.
     """
 

@@ -1,4 +1,4 @@
-"""Windows of T+1 tokens, cut from one tensor: random ones to train on, all of them to evaluate on."""
+"""Windows of T+1 tokens of one text: random ones for training, all of them for evaluation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TrainingWindows(EndlessBatches):
         seed: of the series of windows.
         base: as for `EndlessBatches`.
 
-    Yields: (batch_size/world_size, T+1), inputs in columns 0 … T−1, targets in 1 … T.
+    Yields: (batch_size/world_size, T+1), with inputs in columns 0 … T−1 and targets in 1 … T.
     """
 
     def __init__(self, tokens: Tensor, *, block_size: int, seed: int, **base: Any) -> None:
@@ -31,24 +31,24 @@ class TrainingWindows(EndlessBatches):
         self.n_starts = len(tokens) - block_size
 
     def draw(self, index: int) -> Tensor:
-        # NumPy's seed sequence mixes both numbers well; torch's generator keeps 32 bits of a seed.
+        # NumPy's seed sequence mixes both numbers well. A torch generator takes one seed of 32 bits.
         generator = np.random.default_rng((self.seed, index))
         starts = torch.from_numpy(generator.integers(self.n_starts, size=self.portion))
         return self.tokens[starts[:, None] + self.offsets]  # (B,1) + (T+1,) -> (B,T+1)
 
 
 class EvaluationWindows(Dataset[Tensor]):
-    """Windows with all N−1 targets of a split, each target once.
+    """Windows that together contain all N−1 targets of a split, each once.
 
-    Two neighbours share one token: the last target of the first is the first input of the second. The
-    rest at the end is a batch of one shorter window.
+    Consecutive windows share one token: the last target of one is the first input of the next. The rest
+    at the end is a batch of one shorter window.
 
     Args:
         tokens: (N,) ids.
         block_size: T.
         batch_size: windows per batch.
-        rank, world_size: this process takes every world_size-th window of each batch. That may be none:
-            all processes have the same number of batches, so that none waits for another.
+        rank, world_size: this process takes every world_size-th window of each batch. Its share can be
+            empty: all processes have the same number of batches, so that no process waits for another.
 
     Items: (b, T+1); the last one is (1, r+1) with r = (N−1) mod T, unless r is 0.
     """

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from modgpt.errors import UserError
 from modgpt.runs.plain_load import load_plain
+from modgpt.text import visible
 
 LARGEST_CONFIG = 2**24  # bytes
 LARGEST_INTEGER = 2**31 - 1  # larger sizes overflow on the way to the model
@@ -65,7 +66,7 @@ def read_config(source: Path, tensors: int) -> transformers.PreTrainedConfig:
         return made(**{key: value for key, value in config.items() if key in names})
     except Exception as error:  # transformers validates with exceptions of many kinds
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"transformers refuses {source}/config.json: {printable(reason)}") from error
+        raise UserError(f"transformers refuses {source}/config.json: {visible(reason)}") from error
 
 
 def check_integers(value: Any) -> None:
@@ -179,7 +180,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError, MemoryError) as error:
-        raise UserError(f"cannot read {path}: {printable(str(error))[:200]}") from error
+        raise UserError(f"cannot read {path}: {visible(error)[:200]}") from error
 
 
 def is_named_tensor(item: tuple[Any, Any]) -> bool:
@@ -209,7 +210,7 @@ def load_model(
         )
     except Exception as error:  # whatever the weights break in there
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"transformers cannot load {source}: {printable(reason)}") from error
+        raise UserError(f"transformers cannot load {source}: {visible(reason)}") from error
     wrong = {
         "lack": told["missing_keys"],
         "have, with no place in the model,": told["unexpected_keys"],
@@ -230,9 +231,4 @@ def listed(names: Iterable[Any]) -> str:
     """Some of the names, and how many more there are."""
     names = sorted(map(str, names))
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(printable(name)[:100] for name in names[:3]) + more
-
-
-def printable(text: str) -> str:
-    """A text of a foreign file without characters that a terminal would obey."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+    return ", ".join(visible(name)[:100] for name in names[:3]) + more

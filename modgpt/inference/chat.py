@@ -10,7 +10,8 @@ from rich.console import Console
 
 from modgpt.errors import UserError, did_you_mean
 from modgpt.inference.sampling import Sampling
-from modgpt.inference.terminal import show, visible
+from modgpt.inference.terminal import show
+from modgpt.text import visible
 
 QUIT = ("quit", "exit", "q", "/quit", "/exit", "/q")
 CLEAR = ("clear", "/clear")
@@ -68,7 +69,7 @@ def interact(console: Console, sampling: Sampling, continuation: Continue) -> No
                 show(console, prompt, continuation(prompt, sampling))
                 sampling = sampling.next_seed()
         except ValueError as error:
-            console.print(f"error: {visible(str(error))}", style="red", markup=False, highlight=False)
+            console.print(f"error: {visible(error)}", style="red", markup=False, highlight=False)
         except KeyboardInterrupt:  # enough of this one: back to the prompt
             console.print()
 
@@ -108,9 +109,17 @@ def settings_line(sampling: Sampling) -> str:
     return "  ".join(f"{name} {'off' if value is None else value}" for name, value in values.items())
 
 
-def help_page(sampling: Sampling) -> str:
-    """All commands with a line each, and the settings as they are."""
+def command_help() -> dict[str, str]:
+    """The commands, each with an example value, and their lines of help."""
     commands = {f"/{name} {setting.example}": setting.help for name, setting in SETTINGS.items()}
-    commands |= {"/clear": "clears the screen", "/quit": "leaves, as does Ctrl-D"}
-    lines = [f"{command:<20}{text}" for command, text in commands.items()]
+    return commands | {
+        "/help": "lists the commands and the current settings",
+        "/clear": "clears the screen",
+        "/quit": "leaves, as does Ctrl-D",
+    }
+
+
+def help_page(sampling: Sampling) -> str:
+    """All commands with a line each, and the current settings."""
+    lines = [f"{command:<20}{text}" for command, text in command_help().items()]
     return "\n".join([*lines, f"now: {settings_line(sampling)}"])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-import unicodedata
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
 
 from modgpt.data.tokenizers.base import Tokenizer, listed
 from modgpt.errors import UserError
+from modgpt.text import escaped
 
 SAMPLE_PROMPTS = (
     "The quick brown fox",
@@ -18,31 +18,17 @@ SAMPLE_PROMPTS = (
     "Hello world",
     "",
 )
-# Control characters, halves of surrogate pairs; below: characters that turn the direction of writing.
-HIDDEN = ("Cc", "Cs")
-DIRECTIONS = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
 
 # Continues a prompt, piece by piece.
 Continue = Callable[[str], Iterator[str]]
 
 
-def visible(text: str, encoding: str = "utf-8") -> str:
-    """The text with escapes like \\x1b for what could command a terminal, or cannot be written.
+def for_terminal(text: str, encoding: str = "utf-8") -> str:
+    """The text with escapes like `\\x1b` for what a terminal would obey, or its encoding lacks.
 
-    Escaped are control characters except newline and tab, characters that turn the direction of
-    writing, and characters that the encoding lacks.
+    Newlines and tabs stay as they are.
     """
-    shown = "".join(c if c in "\n\t" or not commands(c) else escaped(c) for c in text)
-    return shown.encode(encoding, "backslashreplace").decode(encoding)
-
-
-def commands(character: str) -> bool:
-    """Whether a character acts on a terminal instead of being shown."""
-    return unicodedata.category(character) in HIDDEN or character in DIRECTIONS
-
-
-def escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
+    return escaped(text, keep="\n\t").encode(encoding, "backslashreplace").decode(encoding)
 
 
 def known_part(prompt: str, tokenizer: Tokenizer, on_unknown: str) -> str:
@@ -67,11 +53,16 @@ def show(console: Console, prompt: str, continuation: Iterator[str]) -> None:
     """Write the prompt in bold, then its continuation as it is generated."""
     encoding = console.encoding
     console.print(
-        visible(prompt, encoding), style="bold", end="", markup=False, highlight=False, soft_wrap=True
+        for_terminal(prompt, encoding),
+        style="bold",
+        end="",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
     )
     for piece in continuation:
         # Straight to the file: wrapping and markup are for whole texts, this comes by the character.
-        console.file.write(visible(piece, encoding))
+        console.file.write(for_terminal(piece, encoding))
         console.file.flush()
     console.file.write("\n")
     console.file.flush()

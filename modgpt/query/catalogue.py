@@ -8,13 +8,13 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from modgpt.compare.escaping import visible
 from modgpt.compare.folders import Problem, find_runs, names_of
 from modgpt.compare.recipes import value_at
 from modgpt.compare.run_row import read_config, split_override
 from modgpt.config.keys import KEYS, PARTS
 from modgpt.errors import UserError
 from modgpt.runs.record import RunRecord, read_record
+from modgpt.text import visible
 
 MOST_NAMES = 500  # options and overrides of one run
 # Fields of a record that are no single value.

@@ -10,10 +10,11 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from modgpt.compare.escaping import for_spreadsheet, visible
+from modgpt.compare.escaping import for_spreadsheet
 from modgpt.compare.folders import Problem
 from modgpt.console import Output
 from modgpt.query.database import Answer
+from modgpt.text import visible
 
 MOST_PROBLEMS = 5
 

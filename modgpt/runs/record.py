@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from modgpt.errors import UserError
 from modgpt.files import write_json
 from modgpt.runs.window_losses import WindowLosses
+from modgpt.text import visible
 
 FORMAT = 2  # grows when the fields change in a way that a reader must know of
 LARGEST_FILE = 10_000_000  # bytes; a record has 3,000
@@ -138,29 +139,31 @@ def read_record(folder: Path) -> RunRecord:
         UserError: the folder is not one of a run, or the record has other fields or values than ours.
     """
     path = folder / "result.json"
+    shown = visible(path)  # somebody else may have chosen the names
     try:
         with path.open("rb") as file:
             raw = file.read(LARGEST_FILE + 1)
     except OSError as error:
-        raise UserError(f"{folder} is not the folder of a run: no readable result.json") from error
+        reason = "is not the folder of a run: no readable result.json"
+        raise UserError(f"{visible(folder)} {reason}") from error
     if len(raw) > LARGEST_FILE:
-        raise UserError(f"{path} is not a record of modgpt: it is larger than {LARGEST_FILE:,} bytes")
+        raise UserError(f"{shown} is not a record of modgpt: it is larger than {LARGEST_FILE:,} bytes")
     try:
         values = json.loads(raw)
         if isinstance(values, dict) and values.get("format") != FORMAT:
             raise UserError(
-                f"{path} has format {str(values.get('format'))[:20]}, and this version reads format "
-                f"{FORMAT}: train the run again"
+                f"{shown} has format {visible(values.get('format'))[:20]}, and this version reads "
+                f"format {FORMAT}: train the run again"
             )
         return _reader().validate_json(raw)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(f"{path} is damaged: {where[:80]}: {first['msg']}") from error
+        raise UserError(f"{shown} is damaged: {visible(where)[:80]}: {first['msg']}") from error
     except UserError:
         raise
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged: it is not JSON") from error
+        raise UserError(f"{shown} is damaged: it is not JSON") from error
 
 
 @cache

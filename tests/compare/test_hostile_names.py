@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from modgpt.compare.comparison import compare
-from modgpt.compare.escaping import for_markdown, for_spreadsheet, visible
+from modgpt.compare.escaping import for_markdown, for_spreadsheet
 from modgpt.compare.report.page import vega
 from tests.checkout import ROOT
 from tests.compare.synthetic import DEFAULT, write_run
@@ -150,15 +150,6 @@ def test_cells_of_a_spreadsheet(value: object, safe: object) -> None:
 )  # fmt: skip
 def test_text_in_markdown(text: str, safe: str) -> None:
     assert for_markdown(text) == safe
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [("\x1b[2J", "\\x1b[2J"), ("a\nb\tc", "a b c"), ("\x00", "\\x00"), ("\u202ea", "\\u202ea"),
-     ("\ud800", "\\ud800"), ("é ü 漢字", "é ü 漢字"), ("a\u2028b", "a b"), (3, "3")],
-)  # fmt: skip
-def test_text_that_a_terminal_shows(text: object, shown: str) -> None:
-    assert visible(text) == shown
 
 
 def test_error_messages_are_visible_too(tmp_path: Path) -> None:

@@ -217,13 +217,13 @@ MISTAKES = [
     (recall, {"pairs": 0}, "data.pairs must be at least 1, got 0"),
     (recall, {"pairs": 7}, "data.vocabulary=12 must be even and at least 14, for data.pairs=7"),
     (recall, {"vocabulary": 13}, "data.vocabulary=13 must be even"),
-    (recall, {"block_size": 19}, "data.pairs=5 need model.block_size=20 at least"),
+    (recall, {"block_size": 19}, "data.pairs=5 needs at least model.block_size=20"),
     (recall, {"power": 0.0}, "data.power must be positive, got 0.0"),
     (recall, {"val_sequences": 0}, "data.val_sequences must be at least 1, got 0"),
     (recall, {"batch_size": 0}, "data.batch_size must be at least 1, got 0"),
     (copying, {"vocabulary": 0}, "data.vocabulary must be at least 1, got 0"),
     (copying, {"length": 0}, "data.length must be at least 1, got 0"),
-    (copying, {"length": 17}, "data.length=17 needs model.block_size=34 at least"),
+    (copying, {"length": 17}, "data.length=17 needs at least model.block_size=34"),
     (copying, {"length": None, "block_size": 1}, "data.length must be at least 1, got 0"),
 ]
 

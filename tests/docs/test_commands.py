@@ -56,6 +56,10 @@ def test_command_is_accepted(
         return composes(arguments[1:])
     if arguments[0] == "pytest":
         return paths_exist(arguments[1:])
+    if arguments[0].startswith("benchmarks."):
+        module = import_module(arguments[0])
+        monkeypatch.setattr(sys, "argv", arguments)
+        return parses(module.main, monkeypatch)
     program = arguments[0]
     if program in COMMANDS:
         if len(arguments) == 1:

@@ -20,7 +20,7 @@ from modgpt.config.compose import compose_job
 from modgpt.errors import UserError
 from modgpt.inference.chat import SETTINGS, changed, help_page, settings_line
 from modgpt.inference.sampling import Sampling
-from modgpt.inference.terminal import show, visible
+from modgpt.inference.terminal import for_terminal, show
 from modgpt.training.loop import train
 from tests.checkout import ROOT
 
@@ -29,13 +29,13 @@ HOSTILE = "to\x1b[2J\x1b]0;title\x07\x9b31m\r\b\x7f\u202eab\u2066\ud800\tbe\n"
 
 def test_no_control_character_reaches_the_terminal() -> None:
     every = "".join(map(chr, range(0x11000)))
-    shown = visible(every)
+    shown = for_terminal(every)
     kept = {c for c in shown if unicodedata.category(c) in ("Cc", "Cs")}
     assert kept == {"\n", "\t"}
-    assert visible(HOSTILE) == (
+    assert for_terminal(HOSTILE) == (
         "to\\x1b[2J\\x1b]0;title\\x07\\x9b31m\\r\\x08\\x7f\\u202eab\\u2066\\ud800\tbe\n"
     )
-    assert visible("汉 €", "latin-1") == "\\u6c49 \\u20ac" and visible("汉 €") == "汉 €"
+    assert for_terminal("汉 €", "latin-1") == "\\u6c49 \\u20ac" and for_terminal("汉 €") == "汉 €"
 
 
 @pytest.mark.parametrize("terminal", [True, False])

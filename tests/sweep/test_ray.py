@@ -282,8 +282,8 @@ def test_one_mistake_refuses_the_whole_sweep(
     ("wrong", "text"),
     [
         ({"cpus_per_job": 0}, "cpus_per_job must be at least 1, got 0"),
-        ({"gpus_per_job": 1.5}, "gpus_per_job must be 0, a part of 1 or a whole number, got 1.5"),
-        ({"gpus_per_job": -1.0}, "gpus_per_job must be 0, a part of 1 or a whole number, got -1"),
+        ({"gpus_per_job": 1.5}, "gpus_per_job must be 0, a fraction below 1 or a whole number, got 1.5"),
+        ({"gpus_per_job": -1.0}, "gpus_per_job must be 0, a fraction below 1 or a whole number, got -1"),
         ({"timeout": 0.0}, "timeout must be positive, got 0"),
         ({"address": "there"}, "address must be host:port or auto, got 'there'"),
         ({"address": "ray://there:10001"}, "address must be host:port or auto, got 'ray:"),

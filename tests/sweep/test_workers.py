@@ -77,7 +77,7 @@ def test_jobs_per_device_must_be_positive(given: int) -> None:
 
 def test_jobs_per_device_needs_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(UserError, match="needs a CUDA device: there is none"):
+    with pytest.raises(UserError, match="needs a CUDA device, and this machine has none"):
         workers(4, jobs_per_device=2)
 
 

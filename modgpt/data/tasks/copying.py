@@ -13,18 +13,18 @@ from modgpt.data.tasks.base import TaskDataModule
 
 
 class CopyDataModule(TaskDataModule):
-    """A random string, the marker, and the string again, which alone is asked.
+    """A random string, the marker, and the string again. Only the second string counts.
 
         reads   QXBAF>QXBA>>
         wanted       QXBAF
 
     Source: Graves et al. 2014, "Neural Turing Machines", section 4.1, as next-token prediction: the
-    model reads its own copy up to the letter it has to write.
+    model reads the copy up to the letter that it predicts.
 
     Args:
-        vocabulary: V, letters to draw from, each equally often.
-        length: of the string; null for as long as `block_size` allows, half of it.
-        base: as for `TaskDataModule`; what is left of a window is filled with markers.
+        vocabulary: V, number of letters, all equally probable.
+        length: of the string; null for the longest that fits, half of `block_size`.
+        base: as for `TaskDataModule`; the rest of a window is filled with markers.
 
     Raises:
         ValueError: the string does not fit twice into a window.
@@ -40,8 +40,8 @@ class CopyDataModule(TaskDataModule):
             raise ValueError(f"data.length must be at least 1, got {self.length}")
         if self.length > longest:
             raise ValueError(
-                f"data.length={self.length} needs model.block_size={2 * self.length} at least, to be "
-                f"read and written, got {self.block_size}"
+                f"data.length={self.length} needs at least model.block_size={2 * self.length}, for "
+                f"the string and its copy, got {self.block_size}"
             )
 
     def definition(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Multi-query associative recall: what was the value of this key?"""
+"""Multi-query associative recall: find the value of a key."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from modgpt.data.tasks.base import TaskDataModule
 
 
 class RecallDataModule(TaskDataModule):
-    """Pairs of a key and its value, then the keys again in random places: at each, its value is asked.
+    """Pairs of a key and a value, then the keys again at random places, where the values are asked for.
 
         reads   AxCzBy....C...A.....B...
         wanted            z   x     y
 
-    Keys are the first half of the letters, values the second; in one sequence no letter occurs in two
-    pairs. A model whose state has a fixed size must fit all pairs into it before it knows what will be
-    asked; attention looks the key up.
+    The first half of the letters are keys, the second half are values. In one sequence no letter occurs
+    in two pairs. A model with a state of fixed size must store all pairs before it knows the questions;
+    attention looks up the key.
 
-    Source: Arora et al. 2023, "Zoology", section 3 and appendix, as in their code: query places are two
-    tokens apart, counted from the end of the pairs; key i is asked at place g with a probability in
-    proportion to g^(power−1), g = 1, 2, …, among the places that are still free.
+    Source: Arora et al. 2023, "Zoology", section 3 and appendix, as in their code. Query places are two
+    tokens apart, counted from the end of the pairs. Each key takes a free place g = 1, 2, … with a
+    probability proportional to g^(power−1).
 
     Args:
-        vocabulary: V, half of it keys and half values.
-        pairs: of a key and its value, per sequence; each key is asked once. Null for as many as a window
-            can list and ask, `block_size`/4: then every place is a query.
-        power: a in g^(a−1); 1 for uniform places, close to 0 for mostly early ones.
+        vocabulary: V, half keys and half values.
+        pairs: number of pairs per sequence; each key is asked for once. Null for `block_size`/4, the
+            largest number that fits: then every place is a query.
+        power: a in g^(a−1); 1 for uniform places, near 0 for mostly early places.
         base: as for `TaskDataModule`; the sequences have `block_size` tokens.
 
     Raises:
-        ValueError: the vocabulary is odd or has too few letters for the pairs, a sequence is too short
-            for them, or the power is not positive.
+        ValueError: the vocabulary is odd or too small for the pairs, a sequence is too short for them,
+            or the power is not positive.
     """
 
     marker = "."
@@ -53,8 +53,8 @@ class RecallDataModule(TaskDataModule):
             )
         if self.block_size < 4 * pairs:
             raise ValueError(
-                f"data.pairs={pairs} need model.block_size={4 * pairs} at least, to be listed and "
-                f"asked, got {self.block_size}"
+                f"data.pairs={pairs} needs at least model.block_size={4 * pairs}, for the pairs "
+                f"and the questions, got {self.block_size}"
             )
         if power <= 0:
             raise ValueError(f"data.power must be positive, got {power}")
@@ -85,10 +85,10 @@ class RecallDataModule(TaskDataModule):
 
 
 def without_replacement(rng: np.random.Generator, weights: np.ndarray, n: int, k: int) -> np.ndarray:
-    """n times k different indices of `weights` (M,): (n,k).
+    """n draws of k different indices of `weights` (M,): (n,k).
 
-    One after the other, with probabilities in proportion to the weights of those still there; all at
-    once, as the k largest of log w + Gumbel noise (Kool et al. 2019, section 2.3).
+    The distribution is that of sequential draws with probabilities proportional to the remaining
+    weights. It is computed as the k largest of log w + Gumbel noise (Kool et al. 2019, section 2.3).
     """
     keys = np.log(weights) + rng.gumbel(size=(n, len(weights)))
     return np.argsort(-keys, axis=1)[:, :k]

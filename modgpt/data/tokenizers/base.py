@@ -10,19 +10,19 @@ from typing import Any
 
 from torch import Tensor
 
-REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # what bytes decode to that are no UTF-8
-MOST_HELD = 16  # tokens that may stay undecided: a character has four bytes at most
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # invalid UTF-8 decodes to this
+MOST_HELD = 16  # tokens to wait for the rest of a character, which has four bytes at most
 
 
 class Tokenizer(ABC):
     """A map from text to token ids and back.
 
-    A tokenizer is lossless for a text when decode(encode(text)) == text. A corpus must be read without
-    loss (`check_lossless`), unless `allow_lossy` is set.
+    A tokenizer is lossless for a text if decode(encode(text)) == text. It must be lossless for the
+    corpus (`check_lossless`), unless `allow_lossy` is set.
 
     Attributes:
-        unit: what a token is, in messages.
-        allow_lossy: whether a corpus may be read that does not come back as it was.
+        unit: the name of a token in messages.
+        allow_lossy: whether decode(encode(corpus)) may differ from the corpus.
     """
 
     unit = "token"
@@ -30,16 +30,16 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """V: every id lies below it."""
+        """V; all ids are smaller."""
 
     @property
     @abstractmethod
     def start(self) -> str:
-        """The text that an empty prompt stands for."""
+        """The text that replaces an empty prompt."""
 
     @abstractmethod
     def unknown(self, text: str) -> list[str]:
-        """The characters of `text` that cannot be encoded, each once, in order."""
+        """The characters of `text` that cannot be encoded, each once, in order of appearance."""
 
     @abstractmethod
     def encode(self, text: str) -> Tensor:
@@ -55,23 +55,23 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def characters(self, text: str, first: Tensor) -> int:
-        """How many characters of `text` its first tokens stand for: ids (n,) of encode(text)."""
+        """The number of characters in the first tokens of a text: ids (n,) of encode(text)."""
 
     def decode_stream(self, ids: Iterable[Tensor], prompt: Tensor | None = None) -> Iterator[str]:
-        """The text that token ids add to a prompt's, in pieces as they come.
+        """Yield the text of new token ids piece by piece, as it continues the text of a prompt.
 
-        The pieces together are decode(prompt + ids) without decode(prompt) at its beginning. Decoding
-        the ids alone would lose the space before the first word, with tokens that hold it.
+        The pieces together are decode(prompt + ids) without decode(prompt) at the start. Decoding the
+        ids alone would lose the space before the first word, with tokenizers that store it in the word.
 
-        A piece ends with a whole character: the bytes of one may come in several tokens. Only the tokens
-        since the last such end are decoded again, so that the time is linear in the number of tokens.
+        A piece ends with a complete character: one character may take several tokens. Only the tokens
+        since the last complete character are decoded again, so the time is linear in their number.
 
         Args:
-            ids: (1,) each, as they come.
-            prompt: (T,) ids that were read before; None for none.
+            ids: (1,) each, one after the other.
+            prompt: (T,) ids before them; None for none.
         """
         window: list[int] = [] if prompt is None else prompt.tolist()
-        shown, text, new = len(self.decode(window)), "", 0  # characters of the window's text; tokens
+        shown, text, new = len(self.decode(window)), "", 0  # characters shown; text; new tokens
         for token in ids:
             window.append(int(token))
             new += 1
@@ -80,7 +80,7 @@ class Tokenizer(ABC):
             if len(whole) > shown:
                 yield whole[shown:]
                 shown = len(whole)
-            # The next token is decoded behind these: it is not the first one, and keeps its space.
+            # Keep these tokens in front of the next one: the first token of a text can lose its space.
             if whole == text and (tail := self.decode(window[-new:])):
                 window, text, shown, new = window[-new:], tail, len(tail), 0
         if len(text) > shown:
@@ -88,15 +88,15 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """Plain types from which `load_tokenizer` builds it again."""
+        """A dictionary of plain types, from which `load_tokenizer` builds the tokenizer again."""
 
     def save(self, path: Path) -> None:
-        """Write it as JSON."""
+        """Write the tokenizer as JSON."""
         path.write_text(json.dumps(self.to_dict(), ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def listed(characters: Iterable[str], most: int = 12) -> str:
-    """Characters as a message names them, the first few of many."""
+    """Characters quoted for a message; at most `most` of them, then the number of the others."""
     names = [repr(character) for character in characters]
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -17,14 +17,14 @@ from modgpt.errors import UserError
 class CharTokenizer(Tokenizer):
     """One token per character: the id of a character is its index in the vocabulary.
 
-    The vocabulary is in sorted order, as in nanoGPT. Lossless for every text over it; a text with other
-    characters is refused.
+    The vocabulary is sorted, as in nanoGPT. The tokenizer is lossless for every text of these
+    characters, and refuses a text with others.
 
     Args:
         vocabulary: the characters, each once.
 
     Raises:
-        UserError: the vocabulary is empty, names a character twice, or holds half of a surrogate pair.
+        UserError: the vocabulary is empty, has a character twice, or has half of a surrogate pair.
     """
 
     unit = "character"
@@ -36,10 +36,10 @@ class CharTokenizer(Tokenizer):
             raise UserError("the vocabulary is empty: it needs at least one character")
         if len(self.ids) < len(vocabulary):
             twice = [c for c, n in Counter(vocabulary).items() if n > 1]
-            raise UserError(f"the vocabulary names {listed(twice)} more than once")
+            raise UserError(f"the vocabulary has {listed(twice)} more than once")
         broken = [c for c in vocabulary if is_surrogate(c)]
         if broken:
-            raise UserError(f"the vocabulary holds {listed(broken)}, which cannot stand in a text")
+            raise UserError(f"the vocabulary has {listed(broken)}, which no text can contain")
 
     @classmethod
     def from_text(cls, text: str) -> CharTokenizer:
@@ -51,19 +51,19 @@ class CharTokenizer(Tokenizer):
 
     @property
     def start(self) -> str:
-        """The end of a line, as in nanoGPT; the first character where the text has no lines."""
+        """A new line, as in nanoGPT; the first character if the vocabulary has no new line."""
         return "\n" if "\n" in self.ids else self.vocabulary[0]
 
     def unknown(self, text: str) -> list[str]:
         return [c for c in dict.fromkeys(text) if c not in self.ids]
 
     def encode(self, text: str) -> Tensor:
-        # Look-ups in a table by code point: a Python loop over a million characters takes a second.
+        # A table indexed by code point: a Python loop over a million characters takes a second.
         points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
         known = np.frombuffer(self.vocabulary.encode("utf-32-le"), dtype=np.uint32)
         table = np.full(int(known.max()) + 2, -1)
         table[known] = np.arange(len(known))
-        ids = table[np.minimum(points, len(table) - 1)]  # the last entry stands for all beyond
+        ids = table[np.minimum(points, len(table) - 1)]  # the last entry is for all larger code points
         if (ids < 0).any():
             raise UserError(
                 f"not in the vocabulary of {len(self)} characters: {listed(self.unknown(text))}"
@@ -78,12 +78,12 @@ class CharTokenizer(Tokenizer):
         return len(first)
 
     def decode_stream(self, ids: Iterable[Tensor], prompt: Tensor | None = None) -> Iterator[str]:
-        return map(self.decode, ids)  # no character depends on the others
+        return map(self.decode, ids)  # each character is decoded alone
 
     def to_dict(self) -> dict[str, Any]:
         return {"type": "char", "vocabulary": self.vocabulary}
 
 
 def is_surrogate(character: str) -> bool:
-    """Whether a character is half of a surrogate pair, which UTF-8 cannot hold."""
+    """Whether a character is half of a surrogate pair, which UTF-8 cannot encode."""
     return "\ud800" <= character <= "\udfff"

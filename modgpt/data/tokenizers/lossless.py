@@ -1,4 +1,4 @@
-"""Does a text come back from its tokens as it was?"""
+"""The check that decode(encode(text)) equals the text."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 from modgpt.data.tokenizers.base import Tokenizer
 from modgpt.errors import UserError
 
-AROUND = 12  # characters shown from the first difference on
+AROUND = 12  # characters shown after the first difference
 
 
 def check_lossless(tokenizer: Tokenizer, text: str, tokens: Tensor) -> None:
-    """Refuse a tokenizer that changes the text, or say that it does where `allow_lossy` is set.
+    """Refuse a tokenizer that changes the text; with `allow_lossy`, print a note instead.
 
-    What a lossy tokenizer drops need not be predicted: its loss looks better than it is.
+    A model need not predict what a lossy tokenizer drops, so its loss looks better than it is.
 
     Args:
         tokenizer: the tokenizer.
@@ -24,19 +24,19 @@ def check_lossless(tokenizer: Tokenizer, text: str, tokens: Tensor) -> None:
         tokens: encode(text).
 
     Raises:
-        UserError: decode(tokens) differs from the text; shows the first difference.
+        UserError: decode(tokens) differs from the text. The message shows the first difference.
     """
     difference = first_difference(text, tokenizer.decode(tokens))
     if difference is None:
         return
     message = f"the tokenizer changes the text: {difference}"
     if not tokenizer.allow_lossy:
-        raise UserError(f"{message}; tokenizer.allow_lossy=true takes it all the same")
+        raise UserError(f"{message}; tokenizer.allow_lossy=true allows it")
     rank_zero_only(print)(f"note: {message} (tokenizer.allow_lossy=true)", file=sys.stderr)
 
 
 def first_difference(text: str, decoded: str) -> str | None:
-    """Where two texts differ first, in words; None where they are equal."""
+    """A description of the first difference of two texts; None if they are equal."""
     if text == decoded:
         return None
     pairs = zip(text, decoded, strict=False)

@@ -1,4 +1,4 @@
-"""Tokenizers of models from elsewhere, through the library tokenizers."""
+"""Tokenizers of other models, through the library tokenizers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from modgpt.errors import UserError
 
 MOST_TOKENS = 10_000_000  # the largest vocabularies in use have about 260,000
 PROBE_SECONDS = 120
-# Builds the tokenizer and encodes a line. It may miss a token for unknown characters, but not crash.
+# Builds the tokenizer and encodes a line. An error about unknown characters is allowed, a crash is not.
 PROBE = """
 import sys, tokenizers
 fast = tokenizers.Tokenizer.from_str(sys.stdin.buffer.read().decode())
@@ -32,9 +32,8 @@ except Exception:
 class PretrainedTokenizer(Tokenizer):
     """A tokenizer in the format of the library tokenizers (`tokenizer.json` on Hugging Face).
 
-    Text is encoded as it stands: no token is put before or behind it, nothing is cut or padded, and
-    BPE drops no merges at random. Byte-level tokenizers are lossless. Those that lower-case, normalise
-    or drop white space are not.
+    Text is encoded without special tokens, truncation, padding or BPE dropout. Byte-level tokenizers
+    are lossless. Those that lower-case, normalise or drop white space are not.
 
     Args:
         description: the content of the file.
@@ -73,7 +72,7 @@ class PretrainedTokenizer(Tokenizer):
 
     @property
     def start(self) -> str:
-        """The token that begins a document; a new line or the first token where there is none."""
+        """The token that begins a document; without one, a new line or the first token."""
         unk = self.description["model"].get("unk_token")
         with library_errors():
             template = self.fast.encode("", add_special_tokens=True).tokens
@@ -85,15 +84,15 @@ class PretrainedTokenizer(Tokenizer):
     def unknown(self, text: str) -> list[str]:
         whole = "".join(c for c in text if not is_surrogate(c))
         lost = self.lost_characters(whole)
-        # A character may be unknown inside a word and known alone: it is the word that has no tokens.
+        # A character can be known alone and unknown inside a word, if the word has no tokens.
         alone = {c for c in lost if self.lost_characters(c)}
         named = (alone or lost) | {c for c in text if is_surrogate(c)}
         return [c for c in dict.fromkeys(text) if c in named]
 
     def lost_characters(self, text: str) -> set[str]:
-        """The characters of `text` that become the unknown token, or no token at all.
+        """The characters of `text` that become the unknown token, or no token.
 
-        White space may be dropped: many tokenizers read it as the boundary of words alone.
+        White space does not count: many tokenizers use it only to separate words.
         """
         model = self.description["model"]
         unk = model.get("unk_token")
@@ -101,7 +100,7 @@ class PretrainedTokenizer(Tokenizer):
         try:
             with library_errors():
                 encoding = self.fast.encode(text, add_special_tokens=False)
-        except UserError:  # no token for unknown characters: the library refuses the whole text
+        except UserError:  # without an unknown token the library refuses the whole text
             return {text} if len(text) == 1 else {c for c in set(text) if self.lost_characters(c)}
         pairs = list(zip(encoding.ids, encoding.offsets, strict=True))
         covered = {i for _, (first, last) in pairs for i in range(first, last)}
@@ -128,7 +127,7 @@ class PretrainedTokenizer(Tokenizer):
         decoded = self.decode(first)
         if text.startswith(decoded):
             return len(decoded)
-        # Something has changed: the library knows where each token comes from, but encodes for long.
+        # The tokenizer changes the text. The offsets of the library are right, but encoding is slow.
         with library_errors():
             offsets = self.fast.encode(text, add_special_tokens=False).offsets
         return offsets[len(first)][0] if len(first) < len(offsets) else len(text)
@@ -138,12 +137,12 @@ class PretrainedTokenizer(Tokenizer):
 
 
 def probe(text: str) -> None:
-    """Build the tokenizer in a process of its own first.
+    """Build the tokenizer in another process first.
 
-    A damaged file can make the library panic, run for ever or end the process: here that is an error.
+    A damaged file can make the library panic, run forever or end the process. Here that is an error.
 
     Raises:
-        UserError: the library cannot build it; says why.
+        UserError: the library cannot build the tokenizer. The message gives the reason.
     """
     command = [sys.executable, "-P", "-c", PROBE]
     try:
@@ -160,7 +159,7 @@ def probe(text: str) -> None:
 
 @contextmanager
 def library_errors() -> Iterator[None]:
-    """Turn what the library raises into a `UserError`: plain exceptions, and panics of its Rust code."""
+    """Turn exceptions of the library and panics of its Rust code into a `UserError`."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError, UserError):

@@ -10,17 +10,17 @@ from modgpt.data.tokenizers.base import Tokenizer
 from modgpt.data.tokenizers.char import CharTokenizer
 from modgpt.errors import UserError
 
-MOST_BYTES = 2**28  # of a file; the largest ones in use have about 35 MB
+MOST_BYTES = 2**28  # of a file; the largest tokenizers in use have about 35 MB
 
 
 def load_tokenizer(source: Any) -> Tokenizer:
-    """The tokenizer that `to_dict` described, or one in the format of the library tokenizers.
+    """The tokenizer from the content of a `tokenizer.json`.
 
     Args:
-        source: the content of a `tokenizer.json`, of which nothing is taken for granted.
+        source: untrusted content: a dictionary of `to_dict`, or the format of the library tokenizers.
 
     Raises:
-        UserError: the content describes no tokenizer.
+        UserError: the content does not describe a tokenizer.
     """
     if not isinstance(source, dict):
         raise UserError(f"a tokenizer must be a JSON object, got {type(source).__name__}")
@@ -45,14 +45,14 @@ def read_tokenizer_file(path: Path) -> Tokenizer:
     """The tokenizer in a file.
 
     Raises:
-        UserError: no such file, or it describes no tokenizer; names the file.
+        UserError: the file does not exist, or does not describe a tokenizer. The message names it.
     """
     try:
         if not path.is_file():
             missing = "is not a regular file" if path.exists() else "does not exist"
             raise UserError(f"{path} {missing}: a tokenizer.json is needed")
         if path.stat().st_size > MOST_BYTES:
-            raise UserError(f"{path} is larger than {MOST_BYTES:,} bytes: no tokenizer is")
+            raise UserError(f"{path} is larger than {MOST_BYTES:,} bytes, too large for a tokenizer")
         source = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
@@ -67,15 +67,15 @@ def read_tokenizer_file(path: Path) -> Tokenizer:
 
 
 def saved_tokenizer(text: str, *, path: str | None, allow_lossy: bool = False) -> Tokenizer:
-    """The tokenizer in a file, whatever the text.
+    """The tokenizer in a file. It does not depend on the text.
 
     Args:
         text: of the corpus.
-        path: `tokenizer.json` of a run, or of a model from elsewhere.
+        path: `tokenizer.json` of a run, or of another model.
         allow_lossy: read a corpus even if decode(encode(text)) differs from it.
 
     Raises:
-        UserError: no path is given, no such file, or it describes no tokenizer.
+        UserError: no path is given, the file does not exist, or does not describe a tokenizer.
     """
     if path is None:
         raise UserError("tokenizer=saved needs a file: tokenizer.path=FILE (a tokenizer.json)")

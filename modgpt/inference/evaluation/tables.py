@@ -17,8 +17,8 @@ from rich.table import Table
 from modgpt.compare.escaping import for_spreadsheet
 from modgpt.files import replaced
 from modgpt.inference.evaluation.evaluate import Evaluation
-from modgpt.inference.terminal import visible
 from modgpt.statistics.noise import t_interval
+from modgpt.text import visible
 
 NOT_APPLICABLE = "not applicable"
 

@@ -1,4 +1,4 @@
-"""The engine for every other launcher of Hydra's (submitit, basic, …): it runs the jobs, we watch."""
+"""The engine for all other Hydra launchers (submitit, basic, …): they run, we watch."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ POLL_SECONDS = 1.0
 
 
 class HydraLauncher:
-    """Hands the jobs to a launcher of Hydra's and reads in their folders what becomes of them.
+    """Runs jobs with a Hydra launcher and follows their progress in their folders.
 
-    Claiming, skipping and resuming live in the job's own folder, which each job is told by `job_folder`
-    (see `modgpt.sweep.requeue`).
+    Each job gets its folder as `job_folder`. There it claims the job, skips it or resumes it (see
+    `modgpt.sweep.requeue`).
 
     Args:
-        launcher: set up.
+        launcher: a configured launcher.
     """
 
     def __init__(self, launcher: Launcher) -> None:
@@ -54,9 +54,9 @@ class HydraLauncher:
         try:
             with watch.shown_to(show):
                 self.launch(jobs)
-                while any(held(entry.folder) for entry in jobs):  # by other sweeps' processes
+                while any(held(entry.folder) for entry in jobs):  # processes of other sweeps run them
                     time.sleep(POLL_SECONDS)
-        except Interrupted as stop:  # a job in this process
+        except Interrupted as stop:  # raised by a job that runs in this process
             self.interrupted = stop.signum
         except (KeyboardInterrupt, SystemExit):
             self.interrupted = signal.SIGINT
@@ -67,13 +67,13 @@ class HydraLauncher:
                 record_ended(entry, "failed", reason)
                 progress.waiting.remove(entry)
                 progress.failed.append((entry, reason))
-        elif self.submitit:  # its jobs do not need us
+        elif self.submitit:  # its jobs go on without this process
             progress.elsewhere = [*progress.waiting, *(job.entry for job in progress.running)]
         show(progress)
         return progress
 
     def launch(self, jobs: Sequence[Planned]) -> None:
-        """Call the launcher, made anew for this sweep's folder: its own files go there."""
+        """Build the launcher again for this sweep's folder, where it writes its files, and call it."""
         folder = jobs[0].folder.parent
         config = self.launcher.config.copy()
         with open_dict(config):
@@ -83,7 +83,7 @@ class HydraLauncher:
             hydra_context=self.launcher.hydra_context,
             task_function=self.launcher.task_function,
         )
-        there = assignment("hydra.sweep.dir", folder)  # jobs make this folder, too
+        there = assignment("hydra.sweep.dir", folder)  # the jobs create this folder as well
         overrides = [[*e.job.overrides, assignment("job_folder", e.folder), there] for e in jobs]
         try:
             with submitit_adapted() if self.submitit else nullcontext():
@@ -94,11 +94,12 @@ class HydraLauncher:
 
 @contextmanager
 def submitit_adapted() -> Iterator[None]:
-    """Make submitit's launcher, which submits all jobs and then asks each for its result, fit for us.
+    """Change two things about submitit's launcher, which submits all jobs and then asks for each result.
 
-    Asking raises for a job whose process was killed, and would leave the others: we only wait, and read
-    the results in the folders. Ctrl-C at the sweep's terminal would reach the processes of the local
-    executor, too: those that begin while it is ignored go on ignoring it.
+    `Job.results` raises an error when the process of a job was killed, and the launcher would abandon
+    the other jobs. Here it only waits; the results are read from the folders. Ctrl-C in the sweep's
+    terminal would also reach the processes of the local executor. SIGINT is ignored while they start,
+    and they inherit that.
     """
     from submitit import Job
 
@@ -117,7 +118,7 @@ def submitit_adapted() -> Iterator[None]:
 
 
 class Watch:
-    """Reads where jobs stand from their folders."""
+    """Reads the state of jobs from their folders."""
 
     def __init__(self, jobs: Sequence[Planned]) -> None:
         self.before = {entry: written(entry) for entry in jobs}
@@ -128,7 +129,7 @@ class Watch:
 
     @contextmanager
     def shown_to(self, show: Callable[[Progress], None]) -> Iterator[None]:
-        """Tell about once a second where the jobs stand, in a thread."""
+        """Call `show` with the progress once a second, in a thread."""
         ended = threading.Event()
 
         def keep_showing() -> None:
@@ -144,7 +145,7 @@ class Watch:
             thread.join()
 
     def progress(self) -> Progress:
-        """Where the jobs stand now."""
+        """The current state of all jobs."""
         waiting, running = deque[Planned](), list[Running]()
         for entry in [*self.open]:
             if held(entry.folder):
@@ -156,7 +157,7 @@ class Watch:
                 self.finished.append(entry)
             elif record is not None and record.failed and written(entry) != self.before[entry]:
                 self.failed.append((entry, str(record.reason)))
-            else:  # also one that failed in an earlier sweep and has not begun again
+            else:  # also a job that failed in an earlier sweep and has not started again
                 waiting.append(entry)
                 continue
             self.open.remove(entry)
@@ -164,7 +165,7 @@ class Watch:
 
 
 def written(entry: Planned) -> int | None:
-    """When a job's record was written last; None where there is none."""
+    """The time at which a job's record was last written; None without a record."""
     try:
         return (entry.folder / "result.json").stat().st_mtime_ns
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The engine `ray`: every job a Ray task, on this machine or on the nodes of a cluster."""
+"""The engine `ray`: each job is a Ray task, on this machine or on the nodes of a cluster."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-# Ray reads these when it is imported. The second is the messages that it is to leave out: all of them,
-# for they would come between our own lines.
+# Ray reads these when it is imported. The second is a pattern of messages to suppress. It matches all,
+# because they would mix with our own lines.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
 
@@ -46,7 +46,7 @@ POLL_SECONDS = 1.0
 ANSWER_SECONDS = 30.0
 MOST_DEATHS = 2
 OBJECT_STORE_BYTES = 100 * 2**20  # holds what tasks hand over: one number each
-LATE = 101  # how a task may also end, beside the codes of `modgpt.sweep.job`
+LATE = 101  # the exit code of a job over its timeout; the others are in `modgpt.sweep.job`
 
 
 @dataclass(eq=False)
@@ -54,8 +54,8 @@ class Task:
     """A job handed to Ray.
 
     Attributes:
-        gpus: the share of a GPU it is given.
-        deaths: how often its process has died, on a node that went on.
+        gpus: GPUs that it gets, or a fraction of one.
+        deaths: how often its process has died while the node stayed alive.
         since: when it was first seen running.
     """
 
@@ -66,22 +66,24 @@ class Task:
 
 
 class RayTasks:
-    """Hands all jobs to Ray, which runs them where there is room, each in a process of its own.
+    """Runs jobs as Ray tasks, each in a process of its own.
 
-    A job whose node dies goes on elsewhere from its last checkpoint. A job whose own process dies may do
-    so once more, then it has failed. A job that ran out of memory on a part of a GPU is run again with a
-    whole one. All nodes must see the sweep's folder, the data and this repository under the same paths.
+    If a node dies, its jobs continue on another node from their last checkpoints. If the process of a
+    job dies, the job is started once more; the second death makes it fail. A job that ran out of memory
+    on a fraction of a GPU is run again with a whole GPU. All nodes must see the sweep's folder, the data
+    and this repository under the same paths.
 
     Args:
-        most: jobs there are.
+        most: number of jobs.
         address: of a cluster, `host:port` or `auto`; None to start Ray on this machine alone.
-        cpus_per_job: CPUs that each job takes of its node, and its CPU threads.
-        gpus_per_job: GPUs likewise, or a part of one, for several jobs on each; None for 1 where the
-            cluster has any.
-        timeout: seconds a job may take; None for any number.
+        cpus_per_job: CPUs that each job reserves, and its number of CPU threads.
+        gpus_per_job: GPUs that each job reserves; a fraction lets several jobs share one. None for 1 if
+            the cluster has GPUs, else 0.
+        timeout: seconds that a job may take; None for no limit.
 
     Raises:
-        UserError: a number that cannot be, no cluster at the address, or no node with room for a job.
+        UserError: a number is out of range, there is no cluster at the address, or no node has room for
+            a job.
     """
 
     def __init__(
@@ -95,7 +97,7 @@ class RayTasks:
         if cpus_per_job < 1:
             raise UserError(f"hydra.launcher.cpus_per_job must be at least 1, got {cpus_per_job}")
         if gpus_per_job is not None and (gpus_per_job < 0 or (gpus_per_job > 1 and gpus_per_job % 1)):
-            what = "0, a part of 1 or a whole number"
+            what = "0, a fraction below 1 or a whole number"
             raise UserError(f"hydra.launcher.gpus_per_job must be {what}, got {gpus_per_job:g}")
         if timeout is not None and timeout <= 0:
             raise UserError(f"hydra.launcher.timeout must be positive, got {timeout:g}")
@@ -110,40 +112,42 @@ class RayTasks:
                 f"no node of the Ray cluster has room for a job with hydra.launcher.cpus_per_job="
                 f"{cpus_per_job} and gpus_per_job={self.gpus:g}: they have {', '.join(sizes)}"
             )
-        # Where there are GPUs, the precision is for a machine with one to decide, not for this one.
+        # With GPUs the job chooses its precision and threads on its node: this machine may have no GPU.
         self.n_jobs = None if has_gpus else min(slots, most)
         self.threads = None if has_gpus else cpus_per_job
         self.interrupted: int | None = None
         self.stopping: float | None = None
         self.cpus, self.timeout = cpus_per_job, timeout
-        # A clone that is not installed is found there too.
+        # The nodes also find a clone that is not installed.
         package = Path(modgpt.__file__).parents[1]
         paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {"PYTHONPATH": os.pathsep.join(paths)}
         if not self.gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = ""  # else a job sees all that its node has
+            environment["CUDA_VISIBLE_DEVICES"] = ""  # otherwise a job sees all GPUs of its node
         self.remote: Any = ray.remote(
             num_cpus=cpus_per_job,
-            max_calls=1,  # then the process ends, and with it whatever the job has left behind
-            max_retries=0,  # ours to decide: a job may be to blame for its death
+            max_calls=1,  # a new process for each job: nothing is left over from the one before
+            max_retries=0,  # `outcome` decides: the job itself may have caused the death
             runtime_env={"env_vars": environment},
         )(train_job)
         self.tasks = dict[ray.ObjectRef, Task]()
-        self.elsewhere: list[Task] = []  # another process holds the job
+        self.elsewhere: list[Task] = []  # jobs that another process runs
         self.left: list[Planned] = []  # for the next start of the sweep
 
     def run(self, jobs: Sequence[Planned], show: Callable[[Progress], None]) -> Progress:
-        """Run the jobs; returns where they ended.
+        """Run the jobs; returns their final state.
 
         Args:
-            jobs: in the order to begin them.
+            jobs: in the order in which they start.
             show: called once a second, and at the end.
         """
         progress = Progress(waiting=deque())
         previous = {s: signal.signal(s, self.interrupt) for s in answered()}
         try:
             for entry in jobs:
-                entry.folder.parent.mkdir(parents=True, exist_ok=True)  # for nodes to see or not to see
+                entry.folder.parent.mkdir(
+                    parents=True, exist_ok=True
+                )  # each job checks that its node sees it
                 self.submit(Task(entry, self.gpus))
             while self.tasks or (self.elsewhere and not self.interrupted):
                 self.look_again(progress)
@@ -161,7 +165,7 @@ class RayTasks:
                 signal.signal(signum, handler)
 
     def interrupt(self, signum: int, _: Any) -> None:
-        """Ask for an end: running jobs save and stop, none is begun."""
+        """Note a signal: running jobs save a checkpoint and stop, and no job starts."""
         if signum == signal.SIGHUP:
             leave_terminal()
         self.interrupted = signum
@@ -187,17 +191,17 @@ class RayTasks:
                 self.submit(task)
 
     def stop_if_asked(self) -> None:
-        """Make running jobs save and stop, and Ray forget the others."""
+        """After a signal: make running jobs save and stop, and cancel the waiting ones."""
         if self.interrupted and self.stopping is None:
             self.stopping = time.monotonic()
             for ref in self.tasks:
-                ray.cancel(ref)  # once: a second time would mean without saving
+                ray.cancel(ref)  # only once: a second SIGINT would stop the job before it has saved
         elif self.stopping is not None and time.monotonic() - self.stopping > GRACE_SECONDS:
             for ref in self.tasks:
                 ray.cancel(ref, force=True)
 
     def note_running(self, progress: Progress) -> None:
-        """Tell the jobs that Ray has begun from those that wait."""
+        """Sort the jobs into those that Ray has started and those that wait."""
         progress.running, progress.waiting = [], deque(self.left)
         for task in self.tasks.values():
             if held(task.entry.folder):
@@ -208,7 +212,7 @@ class RayTasks:
         progress.elsewhere = [task.entry for task in self.elsewhere]
 
     def collect(self, progress: Progress) -> None:
-        """Wait a moment for jobs to end."""
+        """Handle the jobs that have ended; wait at most `POLL_SECONDS` for one."""
         if not self.tasks:
             time.sleep(POLL_SECONDS)
             return
@@ -218,7 +222,7 @@ class RayTasks:
             self.sort(progress, self.tasks.pop(ref), ref)
 
     def sort(self, progress: Progress, task: Task, ref: ray.ObjectRef) -> None:
-        """Put an ended job where it belongs by how it ended."""
+        """Record an ended job as finished or failed, or run it again."""
         entry = task.entry
         code, reason = self.outcome(task, ref)
         if code == DONE:
@@ -234,46 +238,51 @@ class RayTasks:
             self.submit(task)
 
     def outcome(self, task: Task, ref: ray.ObjectRef) -> tuple[int, str]:
-        """How a task ended, INTERRUPTED if it is to begin again; the reason if it FAILED."""
+        """The code of an ended task, INTERRUPTED if it must run again, and the reason if it FAILED."""
         try:
             code = ray.get(ref)
         except (NodeDiedError, TaskCancelledError):
             return INTERRUPTED, ""
         except (WorkerCrashedError, OutOfMemoryError) as error:
             task.deaths += 1
-            why = ", last for lack of memory on its node" if isinstance(error, OutOfMemoryError) else ""
+            why = (
+                ", the last time because its node ran out of memory"
+                if isinstance(error, OutOfMemoryError)
+                else ""
+            )
             code = FAILED if task.deaths >= MOST_DEATHS else INTERRUPTED
             return code, f"its process died {task.deaths} times{why}"
-        except RayError as error:  # it could not be begun
+        except RayError as error:  # it could not be started
             cause = getattr(error, "cause", None) or error
             return FAILED, f"{type(cause).__name__}: {cause}".splitlines()[0]
         if code == LATE:
             return FAILED, f"over its timeout of {self.timeout:g} s"
         if code == OUT_OF_MEMORY and 0 < task.gpus < 1:
             task.gpus = 1.0
-            # Not a failure, should the sweep be stopped before the job has had its second try.
-            record_ended(task.entry, "interrupted", "out of memory on a part of a GPU")
+            # Not a failure: the sweep may be stopped before the second try.
+            record_ended(task.entry, "interrupted", "out of memory on a fraction of a GPU")
             return INTERRUPTED, ""
         record = latest(task.entry)
-        reason = record.reason if record and record.failed else "ended before it had begun"
+        reason = record.reason if record and record.failed else "ended before it started"
         return FAILED if code == OUT_OF_MEMORY else code, str(reason)
 
 
 def connect(address: str | None) -> None:
-    """Become a program of a Ray cluster, unless this process is one already.
+    """Connect this process to a Ray cluster, unless it is connected already.
 
     Args:
-        address: `host:port` or `auto`; None for a cluster of this machine alone, which ends with us.
+        address: `host:port` or `auto`; None to start Ray on this machine alone, for as long as this
+            process runs.
 
     Raises:
-        UserError: there is no cluster that could be joined.
+        UserError: no cluster can be joined at the address.
     """
     if ray.is_initialized():
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         ray.init(
-            address="local",  # whatever RAY_ADDRESS says
+            address="local",  # also when RAY_ADDRESS is set
             num_cpus=available_cores(),
             object_store_memory=OBJECT_STORE_BYTES,
             include_dashboard=False,
@@ -285,10 +294,10 @@ def connect(address: str | None) -> None:
 
 
 def check_answers(address: str) -> None:
-    """Try the address in another process first: Ray would try for many minutes, and complain meanwhile.
+    """Check an address in another process: Ray itself would try for minutes and print warnings.
 
     Raises:
-        UserError: it is none, or no cluster lets us in.
+        UserError: it is not an address, or no cluster answers there.
     """
     host, _, port = address.rpartition(":")
     if address != "auto" and (not host or "/" in host or not port.isdigit()):
@@ -315,23 +324,23 @@ def check_answers(address: str) -> None:
 
 
 def room(node: dict[str, float], cpus: int, gpus: float) -> int:
-    """How many jobs fit on a node at once."""
+    """The number of jobs that fit on a node at the same time."""
     slots = node.get("CPU", 0) // cpus
     if gpus > 1:
         slots = min(slots, node.get("GPU", 0) // gpus)
-    elif gpus:  # a part of a GPU is a part of one, not the rest of two
+    elif gpus:  # a fraction comes from one GPU: the rests of two do not add up
         slots = min(slots, node.get("GPU", 0) * int(1 / gpus + 1e-6))
     return int(slots)
 
 
 def train_job(job: Job, folder: Path, cwd: Path, threads: int, timeout: float | None) -> int:
-    """One job, as the only thing this process does: a Ray task.
+    """Train one job: the Ray task. The process does nothing else.
 
     Args:
         job, folder: as for `attempt`.
-        cwd: the sweep's, which relative paths start from.
-        threads: the job's, where neither it nor its sweep has decided.
-        timeout: seconds until it is made to save and stop.
+        cwd: the sweep's working directory, from which relative paths start.
+        threads: CPU threads, unless the job's own config sets them.
+        timeout: seconds after which the job saves a checkpoint and stops.
 
     Returns:
         A code of `modgpt.sweep.job`, or LATE.
@@ -351,8 +360,8 @@ def train_job(job: Job, folder: Path, cwd: Path, threads: int, timeout: float | 
         if not ended.wait(GRACE_SECONDS):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    # Ray cancels with SIGINT; SIGTERM comes when a node is shut down. While the job runs, its session
-    # answers both.
+    # Ray cancels with SIGINT. SIGTERM comes when a node is shut down. While the job trains, its session
+    # handles both.
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, stop)
     ended, overdue = threading.Event(), threading.Event()

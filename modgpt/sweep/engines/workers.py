@@ -1,4 +1,4 @@
-"""The engine `workers`: several jobs at once on this machine, each in a process of its own."""
+"""The engine `workers`: several jobs at the same time on this machine, each in its own process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,14 @@ GRACE_SECONDS = 30.0
 
 @dataclass(eq=False)
 class Worker(Running):
-    """A job under way in a process; `crowded` once another one has shared its device."""
+    """A running job and its process.
+
+    Attributes:
+        process: the process.
+        device: index of the GPU.
+        crowded: whether another job has shared the GPU with it.
+        stopping: when it was told to stop; None if it was not.
+    """
 
     process: ForkServerProcess
     device: int
@@ -39,20 +46,21 @@ class Worker(Running):
 
 
 class Workers:
-    """Keeps `n_jobs` jobs running until none is left.
+    """Runs `n_jobs` jobs at the same time until all have ended.
 
-    Processes are forked from a server that has imported everything once. Whatever happens to one (a
-    crash, a kill, an exit) costs that job alone. A job that ran out of its device's memory beside others
-    is run again with the device for itself.
+    Processes are forked from a server that has imported everything once. A crash, a kill or an exit
+    affects only the job of that process. A job that ran out of GPU memory while it shared the GPU is run
+    again alone.
 
     Args:
-        most: jobs there are.
-        n_jobs: jobs at once; None for one per core, or on GPUs `jobs_per_device` on each.
-        timeout: seconds a job may take; None for any number.
-        jobs_per_device: jobs at once on each GPU; None for 1. Without a GPU, `n_jobs` is what counts.
+        most: number of jobs.
+        n_jobs: jobs at the same time; None for one per core, or with GPUs `jobs_per_device` on each.
+        timeout: seconds that a job may take; None for no limit.
+        jobs_per_device: jobs at the same time on each GPU; None for 1. Refused without a GPU: `n_jobs`
+            decides there.
 
     Raises:
-        UserError: a number that cannot be.
+        UserError: a number is out of range, or `jobs_per_device` is set without a GPU.
     """
 
     def __init__(
@@ -65,7 +73,10 @@ class Workers:
             raise UserError(f"hydra.launcher.timeout must be positive, got {timeout}")
         gpus, cores = torch.cuda.device_count(), available_cores()
         if jobs_per_device is not None and not gpus:
-            raise UserError("hydra.launcher.jobs_per_device needs a CUDA device: there is none")
+            raise UserError(
+                "hydra.launcher.jobs_per_device needs a CUDA device, and this machine has none: use "
+                "hydra.launcher.n_jobs"
+            )
         self.devices = max(1, gpus)
         self.has_gpus = gpus > 0
         room = gpus * (jobs_per_device or 1) if gpus else cores
@@ -74,19 +85,19 @@ class Workers:
         self.timeout = timeout
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(["modgpt.sweep.job"])
-        # The server survives the end of its terminal, or it could not report how the jobs ended. It
-        # imports while the sweep is being planned.
+        # The server ignores SIGHUP: it must report how the jobs ended even if the terminal is closed. It
+        # is started here so that it imports while the sweep is planned.
         hangup = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         forkserver.ensure_running()
         signal.signal(signal.SIGHUP, hangup)
         self.interrupted: int | None = None
-        self.alone: deque[Planned] = deque()  # to run with a device for themselves
+        self.alone: deque[Planned] = deque()  # jobs to run with a GPU for themselves
 
     def run(self, jobs: Sequence[Planned], show: Callable[[Progress], None]) -> Progress:
-        """Run the jobs; returns where they ended.
+        """Run the jobs; returns their final state.
 
         Args:
-            jobs: in the order to begin them.
+            jobs: in the order in which they start.
             show: called twice a second, and at the end.
         """
         progress = Progress(waiting=deque(jobs))
@@ -101,7 +112,7 @@ class Workers:
                 show(progress)
                 self.collect(progress, running)
             progress.running = []
-            progress.waiting.extend(self.alone)  # none, unless the sweep was interrupted
+            progress.waiting.extend(self.alone)  # empty unless the sweep was interrupted
             show(progress)
             return progress
         finally:
@@ -111,13 +122,13 @@ class Workers:
                 signal.signal(signum, handler)
 
     def interrupt(self, signum: int, _: Any) -> None:
-        """Ask for an end: running jobs save and stop, none is begun."""
+        """Note a signal: running jobs save a checkpoint and stop, and no job starts."""
         if signum == signal.SIGHUP:
             leave_terminal()
         self.interrupted = signum
 
     def start(self, progress: Progress, running: list[Worker]) -> None:
-        """Begin jobs while there is room; look again at those that another process holds."""
+        """Start jobs while there is room; take back those that another process no longer runs."""
         if self.interrupted:
             return
         for entry in [e for e in progress.elsewhere if not held(e.folder)]:
@@ -126,7 +137,7 @@ class Workers:
                 progress.finished.append(entry)
             else:
                 progress.waiting.append(entry)
-        if self.alone:  # nothing else begins, so that a device gets free
+        if self.alone:  # nothing else starts, so that a GPU becomes free
             if not running:
                 self.begin(self.alone.popleft(), running)
             return
@@ -134,7 +145,7 @@ class Workers:
             self.begin(progress.waiting.popleft(), running)
 
     def begin(self, entry: Planned, running: list[Worker]) -> None:
-        """Start a job where the fewest are."""
+        """Start a job on the GPU with the fewest jobs."""
         load = [sum(job.device == device for job in running) for device in range(self.devices)]
         device = load.index(min(load))
         given = device if self.has_gpus else None
@@ -147,7 +158,7 @@ class Workers:
             other.crowded |= len(together) > 1
 
     def collect(self, progress: Progress, running: list[Worker]) -> None:
-        """Wait a moment for jobs to end, stop those that are over their time."""
+        """Stop jobs over their timeout; handle ended jobs, waiting at most `POLL_SECONDS` for one."""
         now = time.monotonic()
         for job in running:
             late = self.timeout is not None and now - job.since > self.timeout
@@ -157,7 +168,7 @@ class Workers:
             elif job.stopping is not None and now - job.stopping > GRACE_SECONDS:
                 job.process.kill()
         if not running:
-            time.sleep(POLL_SECONDS)  # others hold what is left
+            time.sleep(POLL_SECONDS)  # other processes run the remaining jobs
         wait([job.process.sentinel for job in running], timeout=POLL_SECONDS)
         for job in [job for job in running if not job.process.is_alive()]:
             running.remove(job)
@@ -165,18 +176,18 @@ class Workers:
             self.sort(progress, job)
 
     def sort(self, progress: Progress, job: Worker) -> None:
-        """Put an ended job where it belongs by how it ended."""
+        """Record an ended job as finished or failed, or queue it again."""
         entry, code = job.entry, job.process.exitcode
         if code == DONE:
             progress.finished.append(entry)
         elif code == HELD:
             progress.elsewhere.append(entry)
         elif self.interrupted and (job.stopping is not None or code == INTERRUPTED):
-            if status_of(entry.folder) == "failed":  # perhaps only for being stopped
+            if status_of(entry.folder) == "failed":  # perhaps only because it was stopped
                 record_ended(entry, "interrupted", self.reason(job, code))
             progress.waiting.append(entry)  # for the next start of the sweep
         elif code == OUT_OF_MEMORY and job.crowded:
-            # Not a failure, should the sweep be stopped before the job has had its second try.
+            # Not a failure: the sweep may be stopped before the second try.
             record_ended(entry, "interrupted", "out of memory beside other jobs")
             self.alone.append(entry)
         else:
@@ -185,7 +196,7 @@ class Workers:
             progress.failed.append((entry, reason))
 
     def reason(self, job: Worker, code: int | None) -> str:
-        """Why a job failed: what it recorded itself, where it could."""
+        """Why a job failed: its own record if it wrote one, else how its process ended."""
         if job.stopping is not None and not self.interrupted:
             return f"over its timeout of {self.timeout:g} s"
         if code is not None and code < 0:

@@ -1,4 +1,4 @@
-"""What a search varies: lists, ranges and intervals of Hydra's grammar as distributions of Optuna's."""
+"""The search space: Hydra's lists, ranges and intervals as Optuna distributions."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from modgpt.errors import UserError
 
 @dataclass(frozen=True)
 class Space:
-    """What differs between the trials of a search, and what does not.
+    """The keys that a search varies, and the overrides that all trials share.
 
     Attributes:
-        searched: a distribution per key. Options and listed values are their texts.
+        searched: a distribution for each key. Options and listed values are text.
         fixed: the overrides that all trials share.
     """
 
@@ -32,30 +32,30 @@ class Space:
     fixed: list[str]
 
     def overrides(self, params: Mapping[str, Any]) -> list[str]:
-        """The job of a trial."""
+        """The overrides of a trial's job."""
         return [*self.fixed, *(f"{key}={params[key]}" for key in self.searched)]
 
     def probes(self) -> list[list[str]]:
-        """Jobs in which each listed value and both ends of each interval occur, one at a time."""
+        """Jobs that together contain each listed value and both ends of each interval."""
         ends = {key: ends_of(distribution) for key, distribution in self.searched.items()}
         first = {key: values[0] for key, values in ends.items()}
         jobs = [first, *({**first, key: v} for key, values in ends.items() for v in values[1:])]
         return [self.overrides(job) for job in jobs]
 
     def described(self) -> dict[str, str]:
-        """The distributions for a person to read, and to compare."""
+        """The distributions as text, to read and to compare."""
         return {key: describe(distribution) for key, distribution in self.searched.items()}
 
 
 def space_of(overrides: Sequence[Override]) -> Space:
-    """The space that overrides span.
+    """The search space of some overrides.
 
     Args:
-        overrides: parsed; of several about one key the last counts, so that the command line can narrow
-            what a sweep file lists.
+        overrides: parsed. The last override of a key counts, so that the command line can replace what
+            a sweep file lists.
 
     Raises:
-        UserError: nothing is searched, or something that cannot be.
+        UserError: there is nothing to search, or a key or its values cannot be searched.
     """
     last = {override.get_key_element(): override for override in overrides}
     searched = {k: distribution_of(o) for k, o in last.items() if o.is_sweep_override()}
@@ -67,21 +67,22 @@ def space_of(overrides: Sequence[Override]) -> Space:
         )
     for key in searched:
         if key in command_keys():
-            raise UserError(f"{key} cannot be searched: it is the same for the whole search")
+            raise UserError(f"{key} cannot be searched: give it one value for the whole search")
     return Space(searched, fixed)
 
 
 def distribution_of(override: Override) -> BaseDistribution:
-    """The distribution of one key. A range leaves out its stop, as everywhere in Hydra.
+    """The distribution of one key. The stop of a range is excluded, as everywhere in Hydra.
 
     Raises:
-        UserError: an empty or endless one, an unknown tag, or a logarithm of what has none.
+        UserError: the range is empty or infinite, a tag is unknown, or log is given for values that
+            have no logarithm.
     """
     sweep: Any = override.value()
     tags = getattr(sweep, "tags", set())
     try:
         if tags - {"log"}:
-            raise ValueError(f"unknown tag {', '.join(sorted(tags - {'log'}))}; there is log")
+            raise ValueError(f"unknown tag {', '.join(sorted(tags - {'log'}))}; the only tag is log")
         log = bool(tags)
         if isinstance(sweep, IntervalSweep):
             assert sweep.start is not None and sweep.end is not None
@@ -90,10 +91,10 @@ def distribution_of(override: Override) -> BaseDistribution:
             steps = sweep.range()
             values = steps if isinstance(steps, range) else list(steps)
             if not values:
-                raise ValueError("an empty range")
+                raise ValueError("the range is empty")
             return numbers(min(values), max(values), abs(sweep.step), log)
         if log:
-            raise ValueError("values that are listed have no logarithm")
+            raise ValueError("listed values cannot have the tag log; a range or an interval can")
         # Sorted, so that another order of the same values is the same space.
         return CategoricalDistribution(sorted(set(override.sweep_string_iterator())))
     except ValueError as error:
@@ -102,7 +103,7 @@ def distribution_of(override: Override) -> BaseDistribution:
 
 def numbers(low: float, high: float, step: float | None, log: bool) -> BaseDistribution:
     if not (isfinite(low) and isfinite(high)):
-        raise ValueError("it has no end")
+        raise ValueError("it must have a finite start and end")
     if isinstance(low, int) and isinstance(high, int):
         return IntDistribution(low, high, step=int(step or 1), log=log)
     return FloatDistribution(low, high, step=step, log=log)

@@ -1,4 +1,4 @@
-"""A search: Optuna draws trials, an engine runs them, the study is told their losses."""
+"""A search: Optuna draws trials, an engine runs them, and the study records their losses."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from modgpt.sweep.search.distributions import space_of
 from modgpt.sweep.search.study import SAMPLERS, Study
 from modgpt.training.summary import shown
 
-AT_ONCE = 4  # trials, where the engine does not know how many it runs
+AT_ONCE = 4  # trials drawn together, if the engine does not know how many jobs it runs at once
 POLL_SECONDS = 1.0
 BEST = 10  # trials in the table at the end
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to search.
+    """The settings of a search.
 
     Attributes:
-        n_trials: of the study, whoever has run them.
+        n_trials: number of trials of the study, over all processes and starts.
         sampler: one of `SAMPLERS`.
         seed: of the sampler.
-        batch: trials to draw at a time; None for as many as the engine runs at once.
+        batch: trials drawn together; None for as many as the engine runs at the same time.
 
     Raises:
-        UserError: one of them cannot be.
+        UserError: a value is out of range.
     """
 
     n_trials: int
@@ -61,18 +61,18 @@ class Settings:
 def search(
     overrides: Sequence[Override], settings: Settings, make_engine: Callable[[int], Engine]
 ) -> int:
-    """Run the trials that the study lacks.
+    """Run the trials that the study does not have yet; returns the exit code.
 
     Args:
-        overrides: parsed, the space among them.
-        settings: how to search.
-        make_engine: makes what runs the trials, for a number of them.
+        overrides: parsed; lists, ranges and intervals among them are the search space.
+        settings: of the search.
+        make_engine: builds an engine for n trials.
 
     Returns:
-        The exit code: 0, 1 if a trial has failed, 128 + n if signal n interrupted it.
+        0; 1 if a trial failed; 128 + n if signal n interrupted the search.
 
     Raises:
-        UserError: a mistake in the space, or a space that is not the study's; nothing has been run.
+        UserError: the space has a mistake, or differs from the study's. Nothing has been run.
     """
     optuna_logging.set_verbosity(optuna_logging.WARNING)
     space = space_of(overrides)
@@ -80,7 +80,7 @@ def search(
     probes = space.probes()
     first = compose_job(probes[0]).config
     sweep = sweep_folder(Path(first.sweep_dir), first.sweep_name)
-    job = plan(probes, sweep)[0].folder.name  # refuses a mistake in any value
+    job = plan(probes, sweep)[0].folder.name  # raises an error if any value is wrong
     engine = make_engine(settings.n_trials)
     size = settings.batch or engine.n_jobs or AT_ONCE
     console = make_console()
@@ -88,7 +88,7 @@ def search(
     with study:
         if first.retry_failed:
             study.retry()
-        announce, waiting = True, False  # the first batch's table speaks for all
+        announce, waiting = True, False  # only the first batch prints its plan
         while (trials := study.take(size, settings.n_trials)) or study.waits_for_others():
             if not trials:
                 if not waiting:
@@ -105,7 +105,7 @@ def search(
                 return 0
             told = [tell(study, *pair, console) for pair in zip(trials, ended.jobs, strict=True)]
             if ended.code > 128 or not all(told):
-                return ended.code or 1  # what is open stays so, for the next start
+                return ended.code or 1  # the next start continues the open trials
             announce = False
         found = study.counted()
     show_best(console, found, sweep)
@@ -113,7 +113,7 @@ def search(
 
 
 def tell(study: Study, trial: Trial, entry: Planned, console: Console) -> bool:
-    """Tell the study what has become of a trial's job; False where it has not come to an end."""
+    """Report the result of a trial's job to the study; returns False if the job has not ended."""
     record = latest(entry)
     params = " ".join(f"{key}={value}" for key, value in trial.params.items())
     about = {"job": entry.folder.name}
@@ -134,7 +134,7 @@ def tell(study: Study, trial: Trial, entry: Planned, console: Console) -> bool:
 
 
 def show_best(console: Console, trials: Sequence[FrozenTrial], sweep: Path) -> None:
-    """The trials with the lowest losses, and where all are."""
+    """Print the trials with the lowest losses, and the folder of all trials."""
     complete = sorted(
         (t for t in trials if t.state == TrialState.COMPLETE), key=lambda t: (t.value, t.number)
     )

@@ -1,4 +1,4 @@
-"""The trials of a search in `study.db`: kept through kills, shared between processes."""
+"""The trials of a search in `study.db`, which survives kills and which processes share."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ SAMPLERS = ("tpe", "random")
 
 
 class Study:
-    """The trials, of which each belongs to the process that runs it for as long as that one lives.
+    """The trials of a search, shared between processes.
 
-    Whatever is taken or told is taken and told under the sweep's lock. A process shows by a lease
-    that it lives; the trials of a dead one are taken up by the next, with their parameters, so that
-    their jobs are the same and go on.
+    Each running trial belongs to one process. The process holds a lease while it lives. When it dies,
+    another process takes over its trials with the same parameters, so that their jobs resume. All
+    changes are made under the sweep's lock.
 
     Args:
         sweep: folder of the sweep.
-        space: what is searched.
-        job: name of the space's first job, which tells other settings by its hash.
+        space: the search space.
+        job: name of the space's first job. Its hash shows whether the settings are the same.
         sampler: one of `SAMPLERS`.
         seed: of the sampler.
         dry: work on a copy in memory and write nothing.
 
     Raises:
-        UserError: the study that is there already searches something else.
+        UserError: the folder has a study of another search.
     """
 
     def __init__(
@@ -82,17 +82,17 @@ class Study:
         return self.sweep / f".search-{process}"
 
     def counted(self) -> list[FrozenTrial]:
-        """The trials that count towards their number: not those that wait or have been retried."""
+        """The trials that count towards `n_trials`: all but waiting and retried ones."""
         trials = self.study.get_trials(deepcopy=False)
         retried = {trial.user_attrs.get("retry_of") for trial in trials}
         return [t for t in trials if t.state != TrialState.WAITING and t.number not in retried]
 
     def take(self, most: int, n_trials: int) -> list[Trial]:
-        """The next trials to run: those that dead processes have left, then new ones.
+        """The next trials to run: first those of dead processes, then new ones.
 
         Args:
-            most: trials to take.
-            n_trials: trials the study shall have in the end.
+            most: number of trials to take.
+            n_trials: number of trials at which the study is complete.
         """
         with self.lock():
             found = self.counted()
@@ -101,7 +101,7 @@ class Study:
             return [self.filled(trial) for trial in [*left, *[None] * new]]
 
     def filled(self, left: FrozenTrial | None) -> Trial:
-        """A trial with all its parameters: a new one, or one left over, which may lack some."""
+        """A new trial, or one of a dead process, with all its parameters."""
         number = len(self.study.get_trials(deepcopy=False)) if left is None else left.number
         self.study.sampler = make_sampler(self.sampler, self.seed, number)
         trial = self.study.ask() if left is None else Trial(self.study, left._trial_id)
@@ -111,22 +111,22 @@ class Study:
         return trial
 
     def owned(self, trial: FrozenTrial) -> bool:
-        """Whether a process that lives, this one perhaps, runs the trial."""
+        """Whether a living process runs the trial, this one included."""
         process = trial.user_attrs.get("process")
         return process is not None and held(self.folder_of(process))
 
     def waits_for_others(self) -> bool:
-        """Whether other processes run trials, which they may leave to this one."""
+        """Whether other processes run trials: this one takes over if they die."""
         running = [t for t in self.counted() if t.state == TrialState.RUNNING]
         return not self.dry and any(t.user_attrs.get("process") != self.process for t in running)
 
     def tell(self, trial: Trial, loss: float | None, about: dict[str, Any]) -> None:
-        """End a trial, unless another process that took this one for dead has.
+        """End a trial, unless another process took it over and has ended it.
 
         Args:
-            trial: taken.
-            loss: None if it failed.
-            about: what to keep beside it.
+            trial: one that `take` returned.
+            loss: the result; None if the trial failed.
+            about: attributes to store with it.
         """
         with self.lock():
             if self.study.get_trials(deepcopy=False)[trial.number].state.is_finished():
@@ -137,7 +137,7 @@ class Study:
             self.study.tell(trial.number, loss, state)
 
     def retry(self) -> None:
-        """Put the failed trials up again: what has ended cannot be changed, so each gets a successor."""
+        """Queue the failed trials again. An ended trial cannot be changed: each gets a successor."""
         with self.lock():
             for trial in self.counted():
                 if trial.state == TrialState.FAIL:
@@ -145,10 +145,10 @@ class Study:
 
 
 def open_study(sweep: Path, dry: bool) -> optuna.Study:
-    """The study in the sweep's folder, a new one where there is none.
+    """The study in the sweep's folder; a new one if there is none.
 
     Raises:
-        UserError: its file is not one of a study that this version of Optuna reads.
+        UserError: this version of Optuna cannot read the file.
     """
     file = sweep / "study.db"
     if dry and not file.exists():
@@ -157,7 +157,7 @@ def open_study(sweep: Path, dry: bool) -> optuna.Study:
     def connect() -> sqlite3.Connection:
         return sqlite3.connect(file, timeout=60, check_same_thread=False)
 
-    try:  # by `creator`, for not every path can be written in a URL
+    try:  # with `creator`, because a URL cannot hold every path
         storage = RDBStorage("sqlite:///study.db", {"creator": connect})
         study = optuna.create_study(study_name=sweep.name, storage=storage, load_if_exists=True)
     except (RuntimeError, SQLAlchemyError) as error:
@@ -172,15 +172,15 @@ def open_study(sweep: Path, dry: bool) -> optuna.Study:
 def make_sampler(name: str, seed: int, number: int) -> BaseSampler:
     """A sampler for one trial.
 
-    Its randomness follows from the seed and the trial's number, so that a search that is begun again
-    draws what it would have drawn, not what it has drawn already.
+    It is seeded with (seed, trial number). So a search that is started again draws new trials, the same
+    as without the interruption.
     """
     state = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
     return RandomSampler(state) if name == "random" else TPESampler(seed=state)
 
 
 def suggest(trial: Trial, key: str, distribution: BaseDistribution) -> None:
-    """Give a trial a parameter, unless it has it."""
+    """Set a parameter of a trial, unless it is set already."""
     if isinstance(distribution, CategoricalDistribution):
         trial.suggest_categorical(key, distribution.choices)
     elif isinstance(distribution, IntDistribution):
@@ -192,12 +192,12 @@ def suggest(trial: Trial, key: str, distribution: BaseDistribution) -> None:
 
 
 def lasting(overrides: list[str]) -> list[str]:
-    """The overrides that belong to the search, not to one start of it."""
+    """The overrides that define the search; those of a single start are left out."""
     return sorted(o for o in overrides if parse([o])[0].key_or_group not in command_keys())
 
 
 def differing(found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """What one search has other than another one, empty where they are the same."""
+    """The differences between two searches, as text; empty if they are the same."""
     was, now = found["space"], wanted["space"]
     changed = [
         f"{key} was {was.get(key, 'not searched')}, is {now.get(key, 'not searched')}"
@@ -211,5 +211,5 @@ def differing(found: dict[str, Any], wanted: dict[str, Any]) -> str:
     before, after = ([o for o in a["fixed"] if o not in b["fixed"]]
                      for a, b in ((found, wanted), (wanted, found)))  # fmt: skip
     if before or after:
-        return f"it has {' '.join(before) or 'no'} where now is {' '.join(after) or 'nothing'}"
-    return "the configuration or the corpus has changed since"
+        return f"it has {' '.join(before) or 'nothing'}, now given: {' '.join(after) or 'nothing'}"
+    return "the configuration or the corpus has changed since it was started"
