@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from scipy import stats
 
-from benchmarks.calibration import LOOKS, MIXED, SCENARIOS, simulate, stop_when_sure
+from benchmarks.calibration import LOOKS, MEASURED, SCENARIOS, simulate, stop_when_sure
 
 PROMISED = [name for name, (_, promised) in SCENARIOS.items() if promised]
 
@@ -36,6 +36,6 @@ def test_one_bad_option_takes_no_innocent_one_along() -> None:
 
 @pytest.mark.slow
 def test_stopping_when_sure_keeps_the_error_and_saves_runs() -> None:
-    found = stop_when_sure(MIXED, 300, LOOKS)
+    found = stop_when_sure(MEASURED, 60, LOOKS)
     assert stats.binomtest(found.wrong, found.sweeps, 0.05, "greater").pvalue > 0.01, found
     assert found.runs < 0.75 * found.fixed_runs, found
