@@ -259,8 +259,8 @@ def share_decided(effects: Sequence[float], seeds: int, sweeps: int) -> float:
 
 
 # The differences of the 16 options of docs/results/one_at_a_time, in nats.
-MEASURED = (-0.045, -0.006, -0.004, -0.004, -0.004, -0.003, 0.009, 0.012, 0.037, 0.068, 0.087, 0.198, 0.22,
-            0.289, 0.388, 0.54)  # fmt: skip
+MEASURED = (-0.045, -0.006, -0.004, -0.004, -0.004, -0.003, 0.009, 0.012, 0.037, 0.068, 0.087, 0.198,
+            0.22, 0.289, 0.388, 0.54)  # fmt: skip
 LOOKS = (3, 4, 6, 8, 11, 15, 20)
 
 
