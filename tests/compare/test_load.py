@@ -266,7 +266,7 @@ def test_the_tables_hold_every_job_unharmed(sweep: Path, tmp_path: Path) -> None
     assert all(row.replace("\\|", "").count("|") == rows[0].count("|") for row in rows)
     assert "loss is nan \\| step &lt;7>" in text
     printed = console.export_text()
-    assert "best 10 of 11 jobs" in printed and "main effects" in printed
+    assert "best 10 of 11 jobs" in printed and "differences from the baseline" in printed
     assert f"{best[LOSS]:.4f}" in printed
 
 

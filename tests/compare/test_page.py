@@ -69,7 +69,7 @@ def test_nothing_is_loaded_from_elsewhere(sweep: Path, text: str) -> None:
 
 def test_the_head_says_what_was_run_and_what_it_can_tell(text: str) -> None:
     counts = ("<b>27</b> finished", "<b>1</b> failed", "<b>1</b> skipped")
-    sentences = ("Noise floor", "Sizes:", "attention (3), ffn (3)", "The grid is complete")
+    sentences = ("Seed noise: σ =", "Sizes:", "attention (3), ffn (3)", "The grid is complete")
     for words in (*counts, *sentences, "1 failed or diverged job is missing"):
         assert words in text
 
@@ -117,12 +117,12 @@ def test_the_data_of_the_plots_are_those_of_the_runs(sweep: Path, text: str) -> 
     assert cells == set(range(9))
     failed = next(run for run in data["runs"] if run["status"] == "failed")
     assert failed["cell"] is None and failed["val"][0] and failed["speed"] == 14_000
-    (spec,) = data["figures"]["main_effects"]
+    (spec,) = data["figures"]["differences"]
     drawn = {
         (row["factor"], row["option"]): row["value"]
         for rows in spec["datasets"].values()
         for row in rows
-        if row.get("kind") == "difference"
+        if row.get("role") == "option"
     }
     assert drawn["attention", "linear"] == pytest.approx(EFFECTS["attention", "linear"], abs=0.01)
 
