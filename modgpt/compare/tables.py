@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 
 from modgpt.compare.columns import ACCURACY, CONDITIONS, HIDDEN, LOSS, NUMBERS
+from modgpt.compare.effects import COUNTS
+from modgpt.compare.escaping import visible
 from modgpt.compare.load import Results
 from modgpt.compare.statistics import Statistics
 from modgpt.compare.unfinished import unfinished
@@ -58,9 +60,9 @@ def p_shown(p: float) -> str:
     return "< 0.0001" if p < 1e-4 else f"{p:.4f}"
 
 
-def interval(low: float, high: float) -> str:
+def interval(low: float, high: float, form: str = ".4f") -> str:
     """`1.6 to 1.8`; empty where there is no interval."""
-    return f"{low:.4f} to {high:.4f}" if np.isfinite(low) and np.isfinite(high) else ""
+    return f"{low:{form}} to {high:{form}}" if np.isfinite(low) and np.isfinite(high) else ""
 
 
 def change(ratio: float) -> str:
@@ -106,7 +108,7 @@ def effect_rows(statistics: Statistics) -> list[dict[str, str]]:
             "factor": e["factor"],
             "option": e["option"],
             DIFFERENCE: "" if baseline or np.isnan(difference) else f"{difference:+.4f}",
-            INTERVAL: interval(e["low"], e["high"]),
+            INTERVAL: interval(e["low"], e["high"], "+.4f"),
             VERDICT: verdict_text(e, statistics.delta),
             "contexts won": f"{e['won']} of {e['contexts']}" if e["contexts"] else "",
         }
@@ -134,18 +136,22 @@ def effect_rows(statistics: Statistics) -> list[dict[str, str]]:
 
 def verdict_text(effect: pd.Series, delta: float) -> str:
     """A verdict with what belongs to it: δ, or the seeds that would decide."""
-    said = str(effect["verdict"])
-    if said == SAME:
-        return f"same (within ±{delta:g})"
-    if said == OPEN and not effect["contexts"] and not effect["baseline"]:
-        return "cannot tell (no run is alike in all else)"
-    if said == OPEN and np.isfinite(effect["low"]):
-        needs = float(effect["needs"])
-        hint = f"needs about {needs:.0f} seeds" if np.isfinite(needs) else "more seeds do not help"
-        return f"{said} ({hint})"
-    if said == OPEN and effect["error"] != "counts":
-        return f"{said} (one seed)"
-    return said
+    note = verdict_note(effect, delta)
+    return f"{effect['verdict']} ({note})" if note else str(effect["verdict"])
+
+
+def verdict_note(effect: pd.Series, delta: float) -> str:
+    """What belongs to a verdict; empty where it says all."""
+    if effect["verdict"] == SAME:
+        return f"within ±{delta:g}"
+    if effect["verdict"] != OPEN or effect["error"] == COUNTS:
+        return ""
+    if not effect["contexts"]:
+        return "no run is alike in all else"
+    if not np.isfinite(effect["low"]):
+        return "one seed"
+    needs = float(effect["needs"])
+    return f"needs about {needs:.0f} seeds" if np.isfinite(needs) else "more seeds do not help"
 
 
 def share(effect: pd.Series) -> str:
@@ -161,7 +167,7 @@ def part_rows(statistics: Statistics) -> list[dict[str, str]]:
             "option": d.option,
             "where": f"{d.verdict.removeprefix('depends on ')}={part.level}",
             DIFFERENCE: f"{part.value:+.4f}",
-            INTERVAL: interval(part.low, part.high),
+            INTERVAL: interval(part.low, part.high, "+.4f"),
             VERDICT: part.verdict,
             "contexts won": f"{part.won} of {part.contexts}",
         }

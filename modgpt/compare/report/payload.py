@@ -11,6 +11,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from modgpt.compare.columns import FINISHED, LOSS
+from modgpt.compare.comparison import Comparison
 from modgpt.compare.curves import Curves, Points, thinned
 from modgpt.compare.figures.curves import run_curves
 from modgpt.compare.figures.experts import final_load, load_curves
@@ -25,17 +26,12 @@ from modgpt.compare.tables import records
 MOST_POINTS, FEWEST_PER_CURVE, MOST_PER_CURVE = 60_000, 16, 100
 
 
-def payload(
-    results: Results,
-    statistics: Statistics,
-    rows: pd.DataFrame,
-    curves: Mapping[str, Curves],
-    figures: list[Figure],
-) -> dict[str, Any]:
+def payload(found: Comparison, rows: pd.DataFrame, figures: list[Figure]) -> dict[str, Any]:
     """Everything that the page's script draws."""
+    factors = found.results.factors
     return {
-        "factors": [{"name": f.name, "levels": list(f.levels)} for f in results.factors],
-        "runs": runs_of(results, statistics, rows, curves),
+        "factors": [{"name": f.name, "levels": list(f.levels)} for f in factors],
+        "runs": runs_of(found.results, found.statistics, rows, found.curves),
         "figures": {figure.name: figure.on_screen() for figure in figures},
         "explore": {"curves": run_curves(), "load": load_curves(), "final": final_load()},
         "themes": {"light": LIGHT, "dark": DARK},
@@ -57,6 +53,7 @@ def runs_of(
             {
                 "name": row["run"],
                 "status": row["status"],
+                "command": row["command"],
                 "choices": {n: row[n] for n in names} | {"status": row["status"]},
                 "cell": cells[tuple(row[n] for n in names)] if finished else None,
                 "loss": row[LOSS],
