@@ -47,16 +47,19 @@ def findings(statistics: Statistics) -> list[Finding]:
     if not len(statistics.effects):
         return []
     found = [
-        Finding(str(factor), size(options), sentence(options, statistics))
+        Finding(str(factor), size(str(factor), statistics), sentence(options, statistics))
         for factor, options in statistics.effects.groupby("factor", sort=False)
     ]
     return sorted(found, key=lambda finding: -finding.size)
 
 
-def size(options: pd.DataFrame) -> float:
-    """The largest difference with a verdict better or worse."""
-    decided = options[options["verdict"].isin([BETTER, WORSE])]["difference"].abs()
-    return float(decided.max()) if len(decided) and np.isfinite(decided.max()) else 0.0
+def size(factor: str, statistics: Statistics) -> float:
+    """The largest difference with a verdict better or worse, in all contexts or in some; else 0."""
+    effects = statistics.effects[statistics.effects["factor"] == factor]
+    options = zip(effects["verdict"], effects["difference"], strict=True)
+    parts = ((p.verdict, p.value) for d in statistics.differences if d.factor == factor for p in d.parts)
+    decided = [abs(value) for said, value in (*options, *parts) if said in (BETTER, WORSE)]
+    return float(max((value for value in decided if np.isfinite(value)), default=0.0))
 
 
 def sentence(options: pd.DataFrame, statistics: Statistics) -> Pieces:
@@ -117,9 +120,8 @@ def needed(rows: Sequence[dict[Any, Any]]) -> Pieces:
     tried = [r["needs"] for r in measured if np.isfinite(r["low"])]
     if numbers := [int(n) for n in tried if np.isfinite(n)]:
         few, many = min(numbers), max(numbers)
-        reasons.append(
-            f"needs about {several(few, 'seed') if few == many else f'{few} to {many} seeds'}"
-        )
+        seeds = several(few, "seed") if few == many else f"{few} to {many} seeds"
+        reasons.append(f"needs about {seeds}")
     if len(numbers) < len(tried):
         reasons.append("more seeds do not help")
     return [f" ({', '.join(reasons)})"]

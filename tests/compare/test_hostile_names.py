@@ -69,8 +69,8 @@ def test_no_cell_of_the_csv_is_a_formula(out: Path) -> None:
 
 def test_the_markdown_has_no_markup_of_theirs(out: Path) -> None:
     text = (out / "results.md").read_text(encoding="utf-8")
-    ours = {"# Comparison", "## Combinations", "## Differences from the baseline", "## Interactions", "## Jobs",
-            "## Not finished", "## Not read"}  # fmt: skip
+    ours = {"# Comparison", "## Combinations", "## Differences from the baseline", "## Interactions",
+            "## Jobs", "## Not finished", "## Not read"}  # fmt: skip
     assert {line for line in text.splitlines() if re.match(r"\s*(- )?#", line)} <= ours
     plain = re.sub(r"\\.", "", text)  # without what is escaped
     assert "<" not in plain and "`" not in plain and "](" not in plain

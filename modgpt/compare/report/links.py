@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from urllib.parse import quote
 
-SAMPLE = "sample.txt"  # the text that a run generated last
+SAMPLE = "sample.txt"  # as modgpt.training.callbacks.sample writes it
 
 
 def link(path: Path, page: Path) -> str:

@@ -61,7 +61,7 @@ class Overview:
         rows: of the options, the factor that matters most first: `line`.
         ticks: of the drawing, as (place in per cent, text).
         zero, band: places of the line at zero and of ±δ; None for a task, which draws shares.
-        contexts: whether any option was compared in several contexts.
+        contexts: whether losses were compared in several contexts.
         further: headings of the columns that this sweep fills, by their names in a row.
     """
 
@@ -100,7 +100,7 @@ def overview(statistics: Statistics) -> Overview | None:
         ticks=scale.ticks(),
         zero=None if task else scale.at(0),
         band=None if task else band,
-        contexts=bool((effects["contexts"] > 1).any()),
+        contexts=not task and bool((effects["contexts"] > 1).any()),
         further=further,
     )
 

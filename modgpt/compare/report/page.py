@@ -21,7 +21,7 @@ from modgpt.compare.figures.costs import front_rows
 from modgpt.compare.figures.figure import Figure
 from modgpt.compare.findings import Name, findings
 from modgpt.compare.load import Results
-from modgpt.compare.report.links import job_links
+from modgpt.compare.report.links import SAMPLE, job_links
 from modgpt.compare.report.overview import overview
 from modgpt.compare.report.payload import as_json, payload
 from modgpt.compare.statistics import Statistics
@@ -82,6 +82,7 @@ def write_report(
         overview=overview(statistics),
         delta=statistics.delta,
         confidence=statistics.confidence,
+        samples=any((Path(path) / SAMPLE).is_file() for path in results.table["path"]),
         tensorboard=shlex.join(["tensorboard", "--logdir", *map(visible, results.folders[:1])]),
         effects=effect_rows(statistics),
         parts=part_rows(statistics),
@@ -93,14 +94,7 @@ def write_report(
         front=front_rows(statistics) if len(statistics.cells) else [],
         unfinished=unfinished_rows(results),
         problems=problem_rows(results),
-        data=as_json(
-            payload(found, rows, figures)
-            | {
-                "made": made.timestamp(),
-                "refresh": refresh,
-                "title": visible(path.parent.resolve().name),
-            }
-        ),
+        data=as_json(payload(found, rows, figures) | {"made": made.timestamp(), "refresh": refresh}),
         css=Markup((HERE / "report.css").read_text(encoding="utf-8")),
         js=Markup(script()),
         vega=Markup(vega()),

@@ -34,6 +34,14 @@ function saveButtons(target) {
     return button;
   });
   target.after(element("div", { className: "save" }, ...buttons));
+  // The table of verdicts draws the same differences: their picture can be saved there, too.
+  if (target.dataset.figure !== "differences") return;
+  const copies = buttons.map((button) => {
+    const again = button.cloneNode(true);
+    again.addEventListener("click", () => button.click());
+    return again;
+  });
+  document.querySelector("[data-name=Verdicts]").closest(".scroll").previousElementSibling.append(...copies);
 }
 async function savePlot(target, format, name) {
   const { view, spec } = views.get(target), paper = copy(spec);
