@@ -64,9 +64,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
             arguments.watch = WATCH_SECONDS
     if not arguments.folders:
         found.error("the following arguments are required: FOLDER")
-    for flag in ("out", "figures", "watch"):
-        if arguments.plan and getattr(arguments, flag) is not None:
-            found.error(f"argument --plan: writes nothing, and so has no use for --{flag}")
+    for flag in ("out", "figures", "watch", "baseline"):
+        if arguments.plan and getattr(arguments, flag):
+            found.error(f"argument --plan: has no use for --{flag}: it compares and writes nothing")
     return arguments
 
 
@@ -88,19 +88,17 @@ def run(arguments: argparse.Namespace) -> int:
     from modgpt.compare.comparison import check_packages, compare
 
     check_packages()
-    options = {
-        "best": arguments.best,
-        "same_within": arguments.same_within,
-        "baselines": arguments.baseline,
-    }
+    options = {"best": arguments.best, "same_within": arguments.same_within}
     if arguments.plan:
         from modgpt.compare.planning import print_plan
 
         print_plan(arguments.folders, **options)
-    elif arguments.watch is not None:
+        return 0
+    options |= {"baselines": arguments.baseline, "figures": arguments.figures}
+    if arguments.watch is not None:
         from modgpt.compare.watch import watch
 
-        watch(arguments.folders, arguments.out, arguments.watch, figures=arguments.figures, **options)
+        watch(arguments.folders, arguments.out, arguments.watch, **options)
     else:
-        compare(arguments.folders, arguments.out, figures=arguments.figures, **options)
+        compare(arguments.folders, arguments.out, **options)
     return 0

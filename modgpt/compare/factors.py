@@ -88,12 +88,14 @@ def with_baselines(results: Results, chosen: Sequence[str]) -> Results:
     options = dict[str, str]()
     by_name = {factor.name: factor for factor in results.factors}
     for text in chosen:
-        name, _, option = text.partition("=")
+        name, equals, option = text.partition("=")
         option = plain(option)
         factor = by_name.get(name)
+        if not equals:
+            raise UserError(f"--baseline {text}: write FACTOR=OPTION, such as ffn=moe")
         if factor is None:
             differ = ", ".join(by_name) or "nothing but the seed"
-            raise UserError(f"--baseline {text}: the runs differ in {differ}; write FACTOR=OPTION")
+            raise UserError(f"--baseline {text}: the runs do not differ in {name}, but in {differ}")
         finished = set(results.finished[name])
         if option not in finished:
             known = ", ".join(level for level in factor.levels if level in finished) or "none"

@@ -14,20 +14,22 @@ from modgpt.compare.counting import several
 from modgpt.compare.terminal import Terminal, print_plain
 from modgpt.errors import UserError
 from modgpt.statistics.power import Plan, plan
-from modgpt.statistics.verdict import MOST_SEEDS, POWER
+from modgpt.statistics.verdict import CONFIDENCE, MOST_SEEDS, POWER
+
+SIZES = (0.02, 0.01, 0.005)  # differences to plan for, nats per token
 
 
 def print_plan(
     folders: Sequence[Path],
     best: Sequence[str] = (),
     same_within: float | None = None,
-    baselines: Sequence[str] = (),
     console: Console | None = None,
 ) -> None:
     """Print the seeds that show differences of 0.02, 0.01 and 0.005; nothing is written.
 
     Args:
-        folders, best, same_within, baselines: as for `read_comparison`.
+        folders, best: as for `read_comparison`.
+        same_within: a further difference to plan for, in nats per token.
         console: where to print; None for the standard output.
 
     Raises:
@@ -35,7 +37,7 @@ def print_plan(
     """
     check_packages()
     console = console or Terminal()
-    found = read_comparison(folders, best, same_within, baselines)
+    found = read_comparison(folders, best)
     noise, options = found.statistics.noise, len(found.statistics.differences)
     if found.statistics.solved:
         raise UserError(
@@ -51,17 +53,19 @@ def print_plan(
         [
             f"Seed noise of these runs: σ = {noise.sigma:.4f} (95 % interval {low:.4f} to {high:.4f}, "
             f"{several(noise.df, 'degree')} of freedom).",
-            f"Plan for {several(options, 'option')} and one baseline, each option changed alone. A verdict "
-            f"comes with {POWER:.0%} chance, and all intervals hold together with 95 % confidence.",
+            f"Plan for {several(options, 'option')} and one baseline, each option changed alone. A "
+            f"verdict comes with {100 * POWER:.0f} % chance, and all intervals hold together with "
+            f"{100 * CONFIDENCE:.0f} % confidence.",
         ],
     )
-    console.print(
-        plan_table(plan(noise.sigma, options), plan(noise.sigma, options, baseline_share=share), options)
-    )
+    asked = SIZES if same_within is None else (*SIZES, same_within)
+    sizes = tuple(sorted(set(asked), reverse=True))
+    equal, shared = (plan(noise.sigma, options, sizes, of_baseline) for of_baseline in (1, share))
+    console.print(plan_table(equal, shared, options))
     if options > 1:
         more = (
-            f"√k = {share:.1f}: the baseline meets every option, so {share:.1f} times as many runs of it "
-            "make all differences more exact."
+            f"√k = {share:.1f}: every option is compared with the baseline, so {share:.1f} times as "
+            "many runs of it make all differences more exact."
         )
         print_plain(console, [more])
 

@@ -60,9 +60,9 @@ def effects_figure(statistics: Statistics) -> Figure:
     caption = "Difference of every option from the baseline of its factor. "
     if intervals:
         caption += (
-            f"Bars are intervals that hold together with {100 * statistics.confidence:.3g} % confidence; "
-            f"the band is ±{statistics.delta:g}, within which options count as the same; hollow points "
-            "are differences that the runs cannot tell from zero."
+            f"Bars are intervals that hold together with {100 * statistics.confidence:.3g} % "
+            f"confidence; the band is ±{statistics.delta:g}, within which options count as the same; "
+            "hollow points are differences that the runs cannot tell from zero."
         )
     elif statistics.solved:
         caption += "No intervals: on this task the number of runs that solved it decides."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,7 +116,7 @@ def loss_scale(statistics: Statistics) -> Scale:
     return Scale(low - space, high + space)
 
 
-def line(effect: pd.Series, delta: float, further: Sequence[str]) -> dict[str, Any]:
+def line(effect: pd.Series, delta: float, further: Iterable[str]) -> dict[str, Any]:
     """The texts of a row."""
     said = str(effect["verdict"])
     kind, sign = KINDS.get(said, DEPENDS)

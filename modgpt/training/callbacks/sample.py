@@ -16,7 +16,8 @@ from modgpt.training.lit_module import LitGPT
 class Sample(Callback):
     """Writes generated text to `sample.txt` and to TensorBoard after each validation.
 
-    The random numbers are always the same. They come from a generator of its own, so that sampling does not change the training.
+    The random numbers are always the same. They come from a generator of its own, so that sampling
+    does not change the training.
 
     Args:
         length: characters.
