@@ -54,13 +54,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line, in any order."""
     found = parser()
     arguments = found.parse_intermixed_args(argv)
-    if arguments.watch is not None:
+    if (after := arguments.watch) is not None:
         try:
-            arguments.watch = positive(arguments.watch)
+            arguments.watch = positive(after)
         except argparse.ArgumentTypeError as error:
             found.error(f"argument --watch: {error}")
         except ValueError:  # `--watch FOLDER`
-            arguments.folders.insert(0, Path(arguments.watch))
+            arguments.folders.insert(0, Path(after))
             arguments.watch = WATCH_SECONDS
     if not arguments.folders:
         found.error("the following arguments are required: FOLDER")

@@ -78,15 +78,6 @@ def test_only_what_varies_is_a_factor_and_the_default_is_its_baseline(sweep: Pat
     assert factors == {"ffn": ("swiglu", "moe")}, "only a skipped job had another attention"
 
 
-def test_the_most_frequent_option_is_the_baseline_where_the_default_was_not_run(tmp_path: Path) -> None:
-    cells = [
-        DEFAULT | {"pos": "learned"},
-        *(DEFAULT | {"pos": "alibi", "ffn": f} for f in ("moe", "swiglu")),
-    ]
-    results = load_results([write_sweep(tmp_path, losses(cells))])
-    assert {f.name: f.levels for f in results.factors}["pos"] == ("alibi", "learned")
-
-
 def test_a_key_is_a_factor_with_its_default_where_it_is_not_overridden(tmp_path: Path) -> None:
     for seed in (1, 2):
         write_run(tmp_path, DEFAULT, seed, 1.7)

@@ -45,10 +45,10 @@ class Scale:
         return round(100 * min(1.0, max(0.0, place)), 2)
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Places and texts of three to six round numbers."""
+        """Places and texts of two to seven round numbers."""
         span = self.high - self.low
         step = 10.0 ** np.floor(np.log10(span))
-        step = next(step * s for s in (0.1, 0.2, 0.25, 0.5, 1) if span / (step * s) <= 6)
+        step = next(step * s for s in (0.2, 0.5, 1, 2) if span / (step * s) <= 6)
         first, last = int(np.ceil(self.low / step)), int(np.floor(self.high / step))
         return [(self.at(i * step), f"{i * step:.4g}") for i in range(first, last + 1)]
 
