@@ -34,7 +34,9 @@ def figures(results: Results, statistics: Statistics, curves: Mapping[str, Curve
     numeric = [factor for factor in designed if is_numeric(factor)]
     found = []
     if len(statistics.effects):
-        found += [effects_figure(statistics), curves_figure(results, curves, designed)]
+        found.append(effects_figure(statistics))
+        if (logged := curves_figure(results, curves, designed)) is not None:
+            found.append(logged)
     if len(statistics.cells):
         found.append(costs_figure(statistics))
     if numeric and results.finished[ACCURACY].notna().any():
