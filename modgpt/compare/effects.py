@@ -13,8 +13,6 @@ from modgpt.statistics.pairs import Factor
 from modgpt.statistics.solved import Solved
 from modgpt.statistics.verdict import BASELINE
 
-COUNTS = "counts"  # of solved runs: what the verdict on a task is made from
-
 
 def effect_table(
     frame: pd.DataFrame,
@@ -66,7 +64,7 @@ def of_task(found: Solved | None) -> dict[str, object]:
     return {
         "low": np.nan,
         "high": np.nan,
-        "error": COUNTS,
+        "error": "counts",
         "verdict": found.verdict,
         "needs": np.nan,
         "solved": f"{found.solved} of {found.runs}",

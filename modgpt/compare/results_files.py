@@ -12,6 +12,7 @@ from modgpt.compare.sentences import Words
 from modgpt.compare.statistics import Statistics
 from modgpt.compare.tables import (
     LABELS,
+    budget_rows,
     cell_rows,
     effect_rows,
     interaction_rows,
@@ -63,6 +64,8 @@ def write_markdown(results: Results, statistics: Statistics, words: Words, path:
             "Below zero is better. The intervals hold together; the costs are those of the same pairs.",
             markdown(effect_rows(statistics)),
         ]
+    if budgets := budget_rows(statistics):
+        parts += ["## Budgets", markdown(budgets)]
     if turned := part_rows(statistics):
         parts += ["## Differences that turn", markdown(turned)]
     if tuned := tuning_rows(results):

@@ -8,13 +8,12 @@ import numpy as np
 import pandas as pd
 
 from modgpt.compare.columns import ACCURACY, CONDITIONS, HIDDEN, LOSS, NUMBERS
-from modgpt.compare.effects import COUNTS
 from modgpt.compare.escaping import visible
 from modgpt.compare.load import Results
 from modgpt.compare.statistics import Statistics
 from modgpt.compare.unfinished import unfinished
-from modgpt.statistics.verdict import OPEN, SAME
-from modgpt.text import visible
+from modgpt.statistics.budgets import Estimate
+from modgpt.statistics.wording import verdict_note
 
 LABELS = {
     LOSS: "final val loss",
@@ -100,16 +99,17 @@ def ranked(table: pd.DataFrame) -> pd.DataFrame:
 
 def effect_rows(statistics: Statistics) -> list[dict[str, str]]:
     """What every option changes, as text; the baseline of a factor stands first."""
-    answers = "solved" in statistics.effects
+    answers, notes = bool(statistics.solved), verdict_notes(statistics)
     rows = []
     for _, e in statistics.effects.iterrows():
+        note = notes.get((e["factor"], e["option"]))
         baseline, difference = bool(e["baseline"]), e["difference"]
         row = {
             "factor": e["factor"],
             "option": e["option"],
             DIFFERENCE: "" if baseline or np.isnan(difference) else f"{difference:+.4f}",
             INTERVAL: interval(e["low"], e["high"], "+.4f"),
-            VERDICT: verdict_text(e, statistics.delta),
+            VERDICT: f"{e['verdict']} ({note})" if note else e["verdict"],
             "contexts won": f"{e['won']} of {e['contexts']}" if e["contexts"] else "",
         }
         if answers:
@@ -134,24 +134,11 @@ def effect_rows(statistics: Statistics) -> list[dict[str, str]]:
     return rows
 
 
-def verdict_text(effect: pd.Series, delta: float) -> str:
-    """A verdict with what belongs to it: δ, or the seeds that would decide."""
-    note = verdict_note(effect, delta)
-    return f"{effect['verdict']} ({note})" if note else str(effect["verdict"])
-
-
-def verdict_note(effect: pd.Series, delta: float) -> str:
-    """What belongs to a verdict; empty where it says all."""
-    if effect["verdict"] == SAME:
-        return f"within ±{delta:g}"
-    if effect["verdict"] != OPEN or effect["error"] == COUNTS:
-        return ""
-    if not effect["contexts"]:
-        return "no run is alike in all else"
-    if not np.isfinite(effect["low"]):
-        return "one seed"
-    needs = float(effect["needs"])
-    return f"needs about {needs:.0f} seeds" if np.isfinite(needs) else "more seeds do not help"
+def verdict_notes(statistics: Statistics) -> dict[tuple[str, str], str]:
+    """What belongs to the verdict of every option; the counts of a task stand in columns of their own."""
+    if statistics.solved:
+        return {}
+    return {(d.factor, d.option): verdict_note(d, statistics.delta) for d in statistics.differences}
 
 
 def share(effect: pd.Series) -> str:
@@ -174,6 +161,47 @@ def part_rows(statistics: Statistics) -> list[dict[str, str]]:
         for d in statistics.differences
         for part in d.parts
     ]
+
+
+def budget_rows(statistics: Statistics) -> list[dict[str, str]]:
+    """How every difference depends on the budget, and what it is at equal compute and equal time."""
+    tokens = sorted({t for found in statistics.budgets for t in found.tokens})
+    return [
+        {"factor": found.factor, "option": found.option, "against": found.baseline}
+        | {f"Δ at {t:,.0f} tokens": "" for t in tokens}
+        | {
+            f"Δ at {t:,.0f} tokens": estimated(gap)
+            for t, gap in zip(found.tokens, found.gaps, strict=True)
+        }
+        | {
+            "Δ at equal FLOPs": estimated(found.at_equal_flops),
+            "Δ at equal time": estimated(found.at_equal_time),
+            "effective speed-up": times(found.speed_up),
+        }
+        for found in statistics.budgets
+    ]
+
+
+def estimated(found: Estimate | None) -> str:
+    """`+0.012 ± 0.004`; empty where there is none."""
+    if found is None:
+        return ""
+    return signed(found.value) + (
+        f" ± {found.high - found.value:.3f}" if np.isfinite(found.high) else ""
+    )
+
+
+def times(found: Estimate | None) -> str:
+    """`1.32 times (1.21 to 1.44)`; empty where there is none."""
+    if found is None:
+        return ""
+    ends = f" ({found.low:.2f} to {found.high:.2f})" if np.isfinite(found.high) else ""
+    return f"{found.value:.2f} times{ends}"
+
+
+def signed(value: float) -> str:
+    """A difference with its sign; zero has none."""
+    return f"{value:+.3f}" if f"{abs(value):.3f}" != "0.000" else "0.000"
 
 
 def cell_rows(statistics: Statistics) -> list[dict[str, str]]:

@@ -12,16 +12,15 @@ import pandas as pd
 from modgpt.compare.curves import Curves, Points, thinned
 from modgpt.compare.factors import Factor
 from modgpt.compare.figures.figure import Chart, Figure, by_option, loss_axis, rows, specification
-from modgpt.compare.load import Results
 
 MOST_POINTS = 120  # of a mean curve
 
 
 def curves_figure(
-    results: Results, curves: Mapping[str, Curves], factors: list[Factor]
+    frame: pd.DataFrame, curves: Mapping[str, Curves], factors: list[Factor]
 ) -> Figure | None:
     """Mean validation loss of each option against steps, a panel per factor; None without any."""
-    values = {factor: mean_curves(results.finished, curves, factors, factor) for factor in factors}
+    values = {factor: mean_curves(frame, curves, factors, factor) for factor in factors}
     panels = [curve_panel(points, factor) for factor, points in values.items() if points]
     if not panels:
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ import pandas as pd
 
 from modgpt.compare.findings import findings, half
 from modgpt.compare.statistics import Statistics
-from modgpt.compare.tables import verdict_note
+from modgpt.compare.tables import estimated, signed, times, verdict_notes
 from modgpt.statistics.solved import Solved
 from modgpt.statistics.verdict import BASELINE, BETTER, OPEN, SAME, WORSE
 
@@ -24,12 +23,8 @@ KINDS = {
     OPEN: ("open", "?"),
 }
 DEPENDS = ("depends", "⇅")
-# Columns of the effects that only some sweeps fill, with their headings.
-FURTHER = {
-    "equal_time": "Δ at equal time",
-    "trend": "trend with budget",
-    "speed_up": "effective speed-up",
-}
+# Columns that only runs with several budgets fill.
+FURTHER = ("Δ at equal time", "trend with budget", "effective speed-up")
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,7 @@ class Overview:
         ticks: of the drawing, as (place in per cent, text).
         zero, band: places of the line at zero and of ±δ; None for a task, which draws shares.
         contexts: whether losses were compared in several contexts.
-        further: headings of the columns that this sweep fills, by their names in a row.
+        further: headings of the columns about budgets, where there is a value.
     """
 
     rows: list[dict[str, Any]]
@@ -70,7 +65,7 @@ class Overview:
     zero: float | None
     band: tuple[float, float] | None
     contexts: bool
-    further: dict[str, str]
+    further: list[str]
 
 
 def overview(statistics: Statistics) -> Overview | None:
@@ -80,7 +75,7 @@ def overview(statistics: Statistics) -> Overview | None:
         return None
     task = bool(statistics.solved)
     scale = Scale(0.0, 1.0) if task else loss_scale(statistics)
-    further = {name: label for name, label in FURTHER.items() if name in effects}
+    notes, further = verdict_notes(statistics), of_budgets(statistics)
     counts = {(s.factor, s.option): s for s in statistics.solved}
     by_factor = dict(list(effects.groupby("factor", sort=False)))
     rows = []
@@ -92,7 +87,9 @@ def overview(statistics: Statistics) -> Overview | None:
         for _, effect in ordered.iterrows():
             solved = counts.get((effect["factor"], effect["option"]))
             drawn = of_share(solved, scale) if task else of_difference(effect, scale)
-            rows.append(line(effect, statistics.delta, further) | drawn)
+            key = (effect["factor"], effect["option"])
+            texts = {"note": notes.get(key, ""), "further": further.get(key, {})}
+            rows.append(line(effect) | texts | drawn)
             rows += [] if task else part_lines(effect, statistics, scale)
     band = (scale.at(-statistics.delta), scale.at(statistics.delta))
     return Overview(
@@ -101,7 +98,7 @@ def overview(statistics: Statistics) -> Overview | None:
         zero=None if task else scale.at(0),
         band=None if task else band,
         contexts=not task and bool((effects["contexts"] > 1).any()),
-        further=further,
+        further=[name for name in FURTHER if any(texts[name] for texts in further.values())],
     )
 
 
@@ -116,7 +113,7 @@ def loss_scale(statistics: Statistics) -> Scale:
     return Scale(low - space, high + space)
 
 
-def line(effect: pd.Series, delta: float, further: Iterable[str]) -> dict[str, Any]:
+def line(effect: pd.Series) -> dict[str, Any]:
     """The texts of a row."""
     said = str(effect["verdict"])
     kind, sign = KINDS.get(said, DEPENDS)
@@ -131,17 +128,24 @@ def line(effect: pd.Series, delta: float, further: Iterable[str]) -> dict[str, A
         "verdict": said,
         "kind": kind,
         "sign": sign,
-        "note": "" if effect["baseline"] else verdict_note(effect, delta),
+        "note": "",
         "won": f"{effect['won']} of {effect['contexts']}" if effect["contexts"] else "",
         "solved": "",
         "base_solved": "",
-        "further": {n: effect[n] if isinstance(effect[n], str) else "" for n in further},
+        "further": {},
     }
 
 
-def signed(value: float) -> str:
-    """A difference with its sign; zero has none."""
-    return f"{value:+.3f}" if f"{abs(value):.3f}" != "0.000" else "0.000"
+def of_budgets(statistics: Statistics) -> dict[tuple[str, str], dict[str, str]]:
+    """The texts of the columns `FURTHER`, for every option that was trained to several budgets."""
+    return {
+        (found.factor, found.option): {
+            "Δ at equal time": estimated(found.at_equal_time),
+            "trend with budget": " → ".join(signed(gap.value) for gap in found.gaps),
+            "effective speed-up": times(found.speed_up),
+        }
+        for found in statistics.budgets
+    }
 
 
 def part_lines(effect: pd.Series, statistics: Statistics, scale: Scale) -> list[dict[str, Any]]:
@@ -149,14 +153,11 @@ def part_lines(effect: pd.Series, statistics: Statistics, scale: Scale) -> list[
     key = (effect["factor"], effect["option"])
     rows = []
     for part in next((d.parts for d in statistics.differences if (d.factor, d.option) == key), ()):
-        values = {"difference": part.value, "low": part.low, "high": part.high, "needs": np.nan}
+        values = {"difference": part.value, "low": part.low, "high": part.high}
         values |= {"verdict": part.verdict, "won": part.won, "contexts": part.contexts}
         of_part = pd.Series(effect.to_dict() | values)
-        rows.append(
-            line(of_part, statistics.delta, ())
-            | {"where": f"with {part.level}", "note": ""}
-            | of_difference(of_part, scale)
-        )
+        where = {"where": f"with {part.level}"}
+        rows.append(line(of_part) | where | of_difference(of_part, scale))
     return rows
 
 

@@ -27,6 +27,7 @@ from modgpt.compare.report.payload import as_json, payload
 from modgpt.compare.statistics import Statistics
 from modgpt.compare.tables import (
     LABELS,
+    budget_rows,
     cell_rows,
     effect_rows,
     interaction_rows,
@@ -85,6 +86,7 @@ def write_report(
         samples=any((Path(path) / SAMPLE).is_file() for path in results.table["path"]),
         tensorboard=shlex.join(["tensorboard", "--logdir", *map(visible, results.folders[:1])]),
         effects=effect_rows(statistics),
+        budgets=budget_rows(statistics),
         parts=part_rows(statistics),
         noisy=statistics.noise.sigma is not None,
         tuned=tuning_rows(results),
