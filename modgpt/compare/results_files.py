@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from modgpt.compare.difference_tables import budget_rows, effect_rows, part_rows
 from modgpt.compare.escaping import for_markdown, for_spreadsheet
 from modgpt.compare.evidence import evidence
 from modgpt.compare.findings import findings
@@ -12,12 +13,9 @@ from modgpt.compare.sentences import Words
 from modgpt.compare.statistics import Statistics
 from modgpt.compare.tables import (
     LABELS,
-    budget_rows,
     cell_rows,
-    effect_rows,
     interaction_rows,
     job_columns,
-    part_rows,
     problem_rows,
     ranked,
     records,

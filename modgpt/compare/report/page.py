@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from modgpt.compare.columns import FINISHED, NUMBERS, RUNNING
 from modgpt.compare.comparison import Comparison
+from modgpt.compare.difference_tables import budget_rows, effect_rows, part_rows
 from modgpt.compare.escaping import visible
 from modgpt.compare.evidence import evidence
 from modgpt.compare.figures.costs import front_rows
@@ -27,12 +28,9 @@ from modgpt.compare.report.payload import as_json, payload
 from modgpt.compare.statistics import Statistics
 from modgpt.compare.tables import (
     LABELS,
-    budget_rows,
     cell_rows,
-    effect_rows,
     interaction_rows,
     job_columns,
-    part_rows,
     problem_rows,
     ranked,
     records,
