@@ -12,8 +12,8 @@ from modgpt.errors import UserError
 WATCH_SECONDS = 30.0
 
 
-def parser() -> Parser:
-    """The flags of `modgpt compare`."""
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """The command line of `modgpt compare`."""
     parser = Parser(
         prog="modgpt compare",
         description="Compare the runs below folders; writes results.csv, results.md and report.html.",
@@ -47,26 +47,20 @@ def parser() -> Parser:
         "--plan", action="store_true",
         help="print how many seeds show differences of 0.02, 0.01 and 0.005; write nothing",
     )  # fmt: skip
-    return parser
-
-
-def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """The command line, in any order."""
-    found = parser()
-    arguments = found.parse_intermixed_args(argv)
+    arguments = parser.parse_args(argv)
     if (after := arguments.watch) is not None:
         try:
             arguments.watch = positive(after)
         except argparse.ArgumentTypeError as error:
-            found.error(f"argument --watch: {error}")
+            parser.error(f"argument --watch: {error}")
         except ValueError:  # `--watch FOLDER`
             arguments.folders.insert(0, Path(after))
             arguments.watch = WATCH_SECONDS
     if not arguments.folders:
-        found.error("the following arguments are required: FOLDER")
+        parser.error("the following arguments are required: FOLDER")
     for flag in ("out", "figures", "watch", "baseline"):
         if arguments.plan and getattr(arguments, flag):
-            found.error(f"argument --plan: has no use for --{flag}: it compares and writes nothing")
+            parser.error(f"argument --plan: has no use for --{flag}: it compares and writes nothing")
     return arguments
 
 

@@ -100,7 +100,9 @@ def test_ctrl_c_ends_a_watch_and_leaves_the_report(sweep: Path) -> None:
     assert (sweep / "report.html").exists()
 
 
-def test_flags_and_folders_may_come_in_any_order(sweep: Path) -> None:
-    done = command("--baseline", "ffn=moe", sweep, "--out", sweep.parent / "out", sweep)
-    assert done.returncode == 0 and "moe ahead of" not in done.stderr
+@pytest.mark.parametrize("flags_first", [True, False])
+def test_another_baseline_is_shown_first(sweep: Path, flags_first: bool) -> None:
+    flags = ["--baseline", "ffn=moe"]
+    done = command(*flags, sweep) if flags_first else command(sweep, *flags)
+    assert done.returncode == 0 and not done.stderr
     assert re.search(r"│ ffn +│ moe +│ +│ +│ baseline", done.stdout)
