@@ -158,9 +158,9 @@ def write_comparison(
 
 def print_comparison(console: Console | None, found: Comparison, report: Path) -> None:
     """Print the summary and the path of the report."""
-    from modgpt.compare.terminal import Terminal, print_summary
+    from modgpt.compare.terminal import print_summary
 
-    console = console or Terminal()
+    console = console or Output()
     print_summary(console, found.results, found.statistics, found.words)
     console.print(visible(report), style="dim", markup=False, highlight=False, soft_wrap=True)
 

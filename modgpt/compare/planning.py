@@ -11,7 +11,8 @@ from rich.table import Table
 
 from modgpt.compare.comparison import check_packages, read_comparison
 from modgpt.compare.counting import several
-from modgpt.compare.terminal import Terminal, print_plain
+from modgpt.compare.terminal import print_plain
+from modgpt.console import Output
 from modgpt.errors import UserError
 from modgpt.statistics.power import Plan, plan
 from modgpt.statistics.verdict import CONFIDENCE, MOST_SEEDS, POWER
@@ -36,7 +37,7 @@ def print_plan(
         UserError: as `read_comparison`; or there is no noise to plan from.
     """
     check_packages()
-    console = console or Terminal()
+    console = console or Output()
     found = read_comparison(folders, best)
     noise, options = found.statistics.noise, len(found.statistics.differences)
     if found.statistics.solved:

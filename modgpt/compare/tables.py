@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from modgpt.compare.columns import ACCURACY, CONDITIONS, HIDDEN, LOSS, NUMBERS
-from modgpt.compare.escaping import visible
 from modgpt.compare.load import Results
 from modgpt.compare.statistics import Statistics
 from modgpt.compare.unfinished import unfinished
+from modgpt.text import visible
 
 LABELS = {
     LOSS: "final val loss",

@@ -19,8 +19,8 @@ from modgpt.compare.comparison import (
     read_comparison,
     write_comparison,
 )
-from modgpt.compare.escaping import visible
-from modgpt.compare.terminal import Terminal
+from modgpt.console import Output
+from modgpt.text import visible
 
 STALE_SECONDS = 300  # without a heartbeat, after which a job counts as killed
 
@@ -54,7 +54,7 @@ def watch(
         UserError: as `compare`.
     """
     check_packages()
-    console, out = console or Terminal(), out_folder(folders, out)
+    console, out = console or Output(), out_folder(folders, out)
     quiet = 0  # looks in a row that found no job running
     while True:
         found = read_comparison(folders, **options)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from itertools import product
+from pathlib import Path
+
 import pytest
 
+from modgpt.compare.curves import read_curves
+from modgpt.compare.difference_tables import budget_rows
+from modgpt.compare.figures.drawn import figures, rendered
 from modgpt.compare.findings import Name, findings
-from modgpt.compare.report.overview import Scale, overview
+from modgpt.compare.load import load_results
+from modgpt.compare.report.overview import FURTHER, Scale, overview
 from modgpt.compare.statistics import Statistics, analyse
 from tests.compare.in_memory import results_of
-from tests.compare.synthetic import DEFAULT, OPTIONS, grid, losses, one_at_a_time
+from tests.compare.synthetic import DEFAULT, OPTIONS, grid, losses, one_at_a_time, write_run
 
 
 @pytest.fixture(scope="module")
@@ -88,15 +96,27 @@ def test_zero_has_no_sign() -> None:
     assert found and [row["difference"] for row in found.rows] == ["", "0.000"]
 
 
-def test_further_columns_appear_where_a_sweep_fills_them(single: Statistics) -> None:
-    found = overview(single)
-    assert found and found.further == {}
-    single.effects["speed_up"] = ["1.3×" if o == "alibi" else None for o in single.effects["option"]]
-    found = overview(single)
-    del single.effects["speed_up"]
-    assert found and found.further == {"speed_up": "effective speed-up"}
-    filled = {row["option"]: row["further"]["speed_up"] for row in found.rows}
-    assert filled["alibi"] == "1.3×" and filled["learned"] == ""
+def test_runs_with_several_budgets_have_further_columns(single: Statistics, tmp_path: Path) -> None:
+    """alibi needs twice the tokens of the baseline; learned has its loss at half of them."""
+    factors = {"rope": 1.0, "alibi": 0.5, "learned": 2.0}
+    for pos, steps, seed in product(factors, (175, 350, 700), (1, 2)):
+        loss = 3.0 - 0.2 * math.log(steps * factors[pos]) + 0.001 * seed
+        write_run(tmp_path, DEFAULT | {"pos": pos}, seed, loss, overrides=[f"trainer.max_steps={steps}"],
+                  tokens_seen=steps * 2048, final_step=steps)  # fmt: skip
+    statistics = analyse(load_results([tmp_path]))
+    found = overview(statistics)
+    assert found and found.further == list(FURTHER)
+    rows = {row["option"]: row["further"] for row in found.rows}
+    assert rows["learned"]["trend with budget"] == "-0.139 → -0.139 → -0.139"
+    assert rows["learned"]["effective speed-up"] == "2.00 times (2.00 to 2.00)"
+    assert rows["alibi"]["Δ at equal time"] == "+0.139 ± 0.000"
+    assert rows["alibi"]["effective speed-up"] == "", "it never has the baseline's final loss"
+    table = {row["option"]: row for row in budget_rows(statistics)}
+    assert table["learned"]["Δ at 716,800 tokens"] == "-0.139 ± 0.000"
+    assert overview(single) is not None and overview(single).further == []  # pyright: ignore
+    curves = {path: read_curves(Path(path)) for path in load_results([tmp_path]).table["path"]}
+    drawn = {figure.name: figure for figure in figures(load_results([tmp_path]), statistics, curves)}
+    assert len(drawn["budgets"].panels) == 1 and rendered(drawn["budgets"], "svg")
 
 
 @pytest.mark.parametrize(("low", "high"), [(-0.03, 0.03), (-1.4, 2.29), (0, 1), (-0.001, 3000)])

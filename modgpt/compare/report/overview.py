@@ -42,7 +42,7 @@ class Scale:
     def ticks(self) -> list[tuple[float, str]]:
         """Places and texts of two to seven round numbers."""
         span = self.high - self.low
-        step = 10.0 ** np.floor(np.log10(span))
+        step = float(10.0 ** np.floor(np.log10(span)))
         step = next(step * s for s in (0.2, 0.5, 1, 2) if span / (step * s) <= 6)
         first, last = int(np.ceil(self.low / step)), int(np.floor(self.high / step))
         return [(self.at(i * step), f"{i * step:.4g}") for i in range(first, last + 1)]

@@ -16,7 +16,6 @@ from markupsafe import Markup
 from modgpt.compare.columns import FINISHED, NUMBERS, RUNNING
 from modgpt.compare.comparison import Comparison
 from modgpt.compare.difference_tables import budget_rows, effect_rows, part_rows
-from modgpt.compare.escaping import visible
 from modgpt.compare.evidence import evidence
 from modgpt.compare.figures.costs import front_rows
 from modgpt.compare.figures.figure import Figure
