@@ -22,6 +22,7 @@ from modgpt.compare.comparison import (
 from modgpt.console import Output
 from modgpt.text import visible
 
+QUIET_SECONDS = 10.0  # until the second look, when no job runs
 STALE_SECONDS = 300  # without a heartbeat, after which a job counts as killed
 
 
@@ -68,7 +69,7 @@ def watch(
         now, done = datetime.now(), len(found.everything.finished)
         state = f"{now:%H:%M:%S}  {done} finished, {running} running  {visible(report)}"
         console.print(state, markup=False, highlight=False, soft_wrap=True)
-        sleep(seconds)
+        sleep(seconds if running else min(seconds, QUIET_SECONDS))
 
 
 def going_on(found: Comparison) -> int:
