@@ -25,8 +25,8 @@ CONDITIONS = ("device", "attention_backend", "precision", "threads", "match")
 # Columns that no table shows, in three kinds. Texts and numbers of the record:
 HIDDEN_TEXTS = ("corpus_sha256", "git_revision", "started_at")
 HIDDEN_NUMBERS = ("matched_hidden", "match_reference")
-# and what is derived; `latest_loss` is the loss of a run that has not finished.
-HIDDEN = ("path", "tokens_per_step", "latest_loss", *HIDDEN_TEXTS, *HIDDEN_NUMBERS)
+# and what is derived: `latest_loss` is the loss of a run that has not finished, `command` repeats it.
+HIDDEN = ("path", "command", "tokens_per_step", "latest_loss", *HIDDEN_TEXTS, *HIDDEN_NUMBERS)
 # Keys that decide how a run is watched, or which jobs exist, but not what the model learns.
 NOT_FACTORS = (frozenset(KEYS) - factor_keys()) | frozenset(SEEDS)
 # No group or key of a run may have the name of one of our own columns.

@@ -88,8 +88,8 @@ def cost_ratios(
     else:
         side, base = means[levels == option], means[levels == factor.baseline]
         side, base = side.reset_index(drop=True), base.reset_index(drop=True)
-    ratios = np.log((side / base).dropna(how="all").to_numpy()).mean(axis=0)
-    return {f"{cost}_ratio": float(np.exp(r)) for cost, r in zip(COSTS, ratios, strict=True)}
+    ratios = np.log(side / base).mean()  # NaN where no pair knows the cost
+    return {f"{cost}_ratio": float(np.exp(ratios[cost])) for cost in COSTS}
 
 
 def has_accuracy(frame: pd.DataFrame) -> bool:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from modgpt.compare.columns import FINISHED
 from modgpt.compare.recipes import plain, recipe_level
+from modgpt.errors import UserError
 from modgpt.statistics.pairs import Factor
+
+if TYPE_CHECKING:
+    from modgpt.compare.load import Results
 
 MOST_LEVELS = 12  # more values of one key are a search, not a factor of a designed experiment
 
@@ -21,11 +27,11 @@ def find_factors(table: pd.DataFrame, columns: Iterable[str]) -> list[Factor]:
     factors = []
     experiment = shared_experiment(table)
     for column in columns:
-        counts = table[column].value_counts()
-        if len(counts) > 1 and not comes_with_experiment(table, column):
-            base = baseline(recipe_level(column, experiment), counts)
-            others = sorted((v for v in counts.index if v != base), key=natural)
-            factors.append(Factor(column, (base, *others), len(counts) <= MOST_LEVELS))
+        found = table[column].dropna().unique()
+        if len(found) > 1 and not comes_with_experiment(table, column):
+            base = baseline(table, column, recipe_level(column, experiment))
+            others = sorted((str(v) for v in found if v != base), key=natural)
+            factors.append(Factor(column, (base, *others), len(found) <= MOST_LEVELS))
     return factors
 
 
@@ -60,12 +66,49 @@ def comes_with_experiment(table: pd.DataFrame, column: str) -> bool:
     return all(level == recipe_level(column, experiment) for experiment, level in pairs)
 
 
-def baseline(default: str, counts: pd.Series) -> str:
-    """The default option if it was run, else the most frequent one."""
-    for candidate in (default, "default", "none"):
-        if candidate in counts.index:
-            return str(candidate)
-    return min((v for v in counts.index if counts[v] == counts.max()), key=natural)
+def baseline(table: pd.DataFrame, column: str, default: str) -> str:
+    """The configured option if it was run, else the option of the run that started first."""
+    if (table[column] == default).any():
+        return default
+    rows = table.dropna(subset=column).sort_values("started_at", kind="stable", na_position="last")
+    return str(rows[column].iloc[0])
+
+
+def with_baselines(results: Results, chosen: Sequence[str]) -> Results:
+    """The results with other baselines.
+
+    Args:
+        results: of some runs.
+        chosen: `factor=option`, such as `ffn=moe`; each puts this option first among its factor's.
+
+    Raises:
+        UserError: the runs do not differ in the factor, no run with the option has finished, or a factor
+            is named twice.
+    """
+    options = dict[str, str]()
+    by_name = {factor.name: factor for factor in results.factors}
+    for text in chosen:
+        name, equals, option = text.partition("=")
+        option = plain(option)
+        factor = by_name.get(name)
+        if not equals:
+            raise UserError(f"--baseline {text}: write FACTOR=OPTION, such as ffn=moe")
+        if factor is None:
+            differ = ", ".join(by_name) or "nothing but the seed"
+            raise UserError(f"--baseline {text}: the runs do not differ in {name}, but in {differ}")
+        finished = set(results.finished[name])
+        if option not in finished:
+            known = ", ".join(level for level in factor.levels if level in finished) or "none"
+            raise UserError(f"--baseline {text}: no finished run has it; options that finished: {known}")
+        if options.setdefault(name, option) != option:
+            raise UserError(f"--baseline {text}: {name}={options[name]} is the baseline already")
+    factors = [
+        replace(f, levels=(options[f.name], *(v for v in f.levels if v != options[f.name])))
+        if f.name in options
+        else f
+        for f in results.factors
+    ]
+    return replace(results, factors=factors)
 
 
 def natural(text: str) -> tuple[bool, float, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,15 @@ from modgpt.compare.statistics import Statistics
 from modgpt.statistics.verdict import BETTER, OPEN, SAME, WORSE
 
 
+class Name(str):
+    """The name of an option, which the page sets apart from the words around it."""
+
+    __slots__ = ()
+
+
+Pieces = list[str]  # of a sentence; the names of options among them are `Name`
+
+
 @dataclass(frozen=True)
 class Finding:
     """What the runs say about one factor.
@@ -21,12 +30,16 @@ class Finding:
     Attributes:
         factor: its name.
         size: the largest decided difference in nats, by which the findings are ordered; 0 without one.
-        text: the rest of the sentence that begins with the factor.
+        pieces: the rest of the sentence that begins with the factor.
     """
 
     factor: str
     size: float
-    text: str
+    pieces: Pieces
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
 
 
 def findings(statistics: Statistics) -> list[Finding]:
@@ -34,45 +47,46 @@ def findings(statistics: Statistics) -> list[Finding]:
     if not len(statistics.effects):
         return []
     found = [
-        Finding(str(factor), size(options), sentence(options, statistics))
+        Finding(str(factor), size(str(factor), statistics), sentence(options, statistics))
         for factor, options in statistics.effects.groupby("factor", sort=False)
     ]
     return sorted(found, key=lambda finding: -finding.size)
 
 
-def size(options: pd.DataFrame) -> float:
-    """The largest difference with a verdict better or worse."""
-    decided = options[options["verdict"].isin([BETTER, WORSE])]["difference"].abs()
-    return float(decided.max()) if len(decided) and np.isfinite(decided.max()) else 0.0
+def size(factor: str, statistics: Statistics) -> float:
+    """The largest difference with a verdict better or worse, in all contexts or in some; else 0."""
+    effects = statistics.effects[statistics.effects["factor"] == factor]
+    options = zip(effects["verdict"], effects["difference"], strict=True)
+    parts = ((p.verdict, p.value) for d in statistics.differences if d.factor == factor for p in d.parts)
+    decided = [abs(value) for said, value in (*options, *parts) if said in (BETTER, WORSE)]
+    return float(max((value for value in decided if np.isfinite(value)), default=0.0))
 
 
-def sentence(options: pd.DataFrame, statistics: Statistics) -> str:
+def sentence(options: pd.DataFrame, statistics: Statistics) -> Pieces:
     """The verdicts on one factor's options, grouped: ahead, behind, the same, depends, open."""
-    baseline = str(options.loc[options["baseline"], "option"].iloc[0])
+    baseline = Name(options.loc[options["baseline"], "option"].iloc[0])
     rows = options[~options["baseline"]].sort_values("difference").to_dict("records")
     by_verdict = {
         word: [r for r in rows if r["verdict"] == word] for word in (BETTER, WORSE, SAME, OPEN)
     }
-    depends = [r for r in rows if r["verdict"] not in by_verdict]
-    parts = []
+    parts: list[Pieces] = []
     if ahead := by_verdict[BETTER]:
-        parts.append(f"{listed(map(amount, ahead))} ahead of {baseline}")
+        parts.append([*listed([amount(r) for r in ahead]), " ahead of ", baseline])
     if behind := by_verdict[WORSE]:
-        parts.append(f"{listed(map(amount, behind))} behind {baseline}")
+        parts.append([baseline, " ahead of ", *listed([amount(r) for r in behind])])
     if same := by_verdict[SAME]:
-        names = listed(str(r["option"]) for r in same)
-        parts.append(f"{names} the same as {baseline} within {statistics.delta:g}")
-    parts += [turned(r, statistics) for r in depends]
+        parts.append([*names(same), " the same as ", baseline, f" within {statistics.delta:g}"])
+    parts += [turned(r, statistics) for r in rows if r["verdict"] not in by_verdict]
     if unclear := by_verdict[OPEN]:
-        parts.append(f"{listed(map(undecided, unclear))} cannot be told from {baseline}")
-    return "; ".join(parts) + "."
+        parts.append(["cannot tell ", *names(unclear), " from ", baseline, *needed(unclear)])
+    return [*joined(parts, "; "), "."]
 
 
-def amount(row: dict[Any, Any]) -> str:
+def amount(row: dict[Any, Any]) -> Pieces:
     """An option with its difference: `learned by 0.198 ± 0.021`, or with its count of solved runs."""
     if isinstance(row.get("solved"), str):
-        return f"{row['option']} (solved {row['solved']}, the baseline {row['base_solved']})"
-    return f"{row['option']} by {abs(row['difference']):.3f}{half(row)}{share(row)}"
+        return [Name(row["option"]), f" (solved {row['solved']}, the baseline {row['base_solved']})"]
+    return [Name(row["option"]), f" by {abs(row['difference']):.3f}{half(row)}{share(row)}"]
 
 
 def half(row: dict[Any, Any]) -> str:
@@ -87,42 +101,64 @@ def half(row: dict[Any, Any]) -> str:
 
 
 def share(row: dict[Any, Any]) -> str:
-    """In how many contexts the option won, where there are several."""
-    return f" (lower in {row['won']} of {row['contexts']})" if row["contexts"] > 1 else ""
+    """In how many contexts the option won, where it is neither none nor all of them."""
+    won, contexts = row["won"], row["contexts"]
+    return f" (lower in {won} of {contexts} contexts)" if 0 < won < contexts else ""
 
 
-def undecided(row: dict[Any, Any]) -> str:
-    """An option without a verdict, with what would give one."""
-    if isinstance(row.get("solved"), str):
-        return amount(row)
-    if not row["contexts"]:
-        return f"{row['option']} (no run is alike in all else)"
-    if not np.isfinite(row["low"]):
-        return f"{row['option']} ({row['difference']:+.3f}, one seed)"
-    needs = ", more seeds do not help"
-    if np.isfinite(row["needs"]):
-        needs = f", about {several(int(row['needs']), 'seed')} would"
-    return f"{row['option']} ({row['low']:+.3f} to {row['high']:+.3f}{needs})"
+def needed(rows: Sequence[dict[Any, Any]]) -> Pieces:
+    """What would give a verdict on options that have none: seeds, or what else is missing."""
+    if isinstance(rows[0].get("solved"), str):
+        counts = [f"{r['solved']} against {r['base_solved']}" for r in rows]
+        return [f" (solved {', '.join(counts)})"]
+    reasons = []
+    if any(not r["contexts"] for r in rows):
+        reasons.append("no run is alike in all else")
+    measured = [r for r in rows if r["contexts"]]
+    if any(not np.isfinite(r["low"]) for r in measured):
+        reasons.append("one seed")
+    tried = [r["needs"] for r in measured if np.isfinite(r["low"])]
+    if numbers := [int(n) for n in tried if np.isfinite(n)]:
+        few, many = min(numbers), max(numbers)
+        seeds = several(few, "seed") if few == many else f"{few} to {many} seeds"
+        reasons.append(f"needs about {seeds}")
+    if len(numbers) < len(tried):
+        reasons.append("more seeds do not help")
+    return [f" ({', '.join(reasons)})"]
 
 
-def turned(row: dict[Any, Any], statistics: Statistics) -> str:
+def turned(row: dict[Any, Any], statistics: Statistics) -> Pieces:
     """An option whose sign turns with another factor: where it is better, where it is worse."""
     found = next(
         d for d in statistics.differences if (d.factor, d.option) == (row["factor"], row["option"])
     )
     by = found.verdict.removeprefix("depends on ")
     pieces = [
-        f"{part.verdict} with {part.level} by {abs(part.value):.3f} ± {part.high - part.value:.3f}"
+        [
+            f"{part.verdict} with ",
+            Name(part.level),
+            f" by {abs(part.value):.3f} ± {part.high - part.value:.3f}",
+        ]
         for part in found.parts
         if part.verdict in (BETTER, WORSE)
     ]
-    return (
-        f"{row['option']} depends on {by}: {listed(pieces)} (lower than {found.baseline} in {found.won} "
-        f"of {found.contexts} contexts)"
-    )
+    return [
+        *(Name(found.option), f" depends on {by}: ", *listed(pieces)),
+        *(" (lower than ", Name(found.baseline), f" in {found.won} of {found.contexts} contexts)"),
+    ]
 
 
-def listed(words: Iterable[str]) -> str:
+def names(rows: Sequence[dict[Any, Any]]) -> Pieces:
+    """The options of some rows."""
+    return listed([[Name(row["option"])] for row in rows])
+
+
+def listed(parts: Sequence[Pieces]) -> Pieces:
     """`a`, `a and b`, `a, b and c`."""
-    *first, last = words
-    return f"{', '.join(first)} and {last}" if first else last
+    *first, last = parts
+    return [*joined(first, ", "), " and ", *last] if first else last
+
+
+def joined(parts: Sequence[Pieces], between: str) -> Pieces:
+    """Parts of a sentence, one after the other."""
+    return [piece for i, part in enumerate(parts) for piece in ([between] if i else []) + part]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from modgpt.compare.difference_tables import budget_rows, effect_rows, part_rows
 from modgpt.compare.escaping import for_markdown, for_spreadsheet
 from modgpt.compare.evidence import evidence
 from modgpt.compare.findings import findings
@@ -13,10 +14,8 @@ from modgpt.compare.statistics import Statistics
 from modgpt.compare.tables import (
     LABELS,
     cell_rows,
-    effect_rows,
     interaction_rows,
     job_columns,
-    part_rows,
     problem_rows,
     ranked,
     records,
@@ -63,6 +62,8 @@ def write_markdown(results: Results, statistics: Statistics, words: Words, path:
             "Below zero is better. The intervals hold together; the costs are those of the same pairs.",
             markdown(effect_rows(statistics)),
         ]
+    if budgets := budget_rows(statistics):
+        parts += ["## Budgets", markdown(budgets)]
     if turned := part_rows(statistics):
         parts += ["## Differences that turn", markdown(turned)]
     if tuned := tuning_rows(results):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import isfinite
@@ -43,7 +44,8 @@ class RunRow:
         choices: the option in every config group.
         given: the overridden keys and their values.
         numbers: the columns `NUMBERS`; None where the record has none.
-        conditions: the columns `CONDITIONS`, `HIDDEN_TEXTS`, `HIDDEN_NUMBERS` and `latest_loss`.
+        conditions: the columns `CONDITIONS`, `HIDDEN_TEXTS`, `HIDDEN_NUMBERS`, `latest_loss` and
+            `command`.
         config: its config.yaml; None where there is none.
     """
 
@@ -110,7 +112,9 @@ def read_run_row(folder: Path) -> RunRow:
         record_seed=record.seed,
         # The latest loss of a run that goes on is not a final one.
         numbers={LOSS: loss if status == FINISHED else None} | others,
-        conditions=texts | hidden | {"threads": record.threads, "latest_loss": loss},
+        conditions=texts
+        | hidden
+        | {"threads": record.threads, "latest_loss": loss, "command": command(record)},
         config=read_config(folder),
     )
 
@@ -123,6 +127,11 @@ def outcome(record: RunRecord, loss: float | None) -> tuple[str, str]:
     if record.final_val_loss is None:
         return FAILED, reason or "finished without a final loss"
     return DIVERGED, reason or "the final loss is not a finite number"
+
+
+def command(record: RunRecord) -> str:
+    """The command line that trains the same run again, quoted for a shell."""
+    return shlex.join(["modgpt", "train", *map(visible, record.overrides)])
 
 
 def split_override(override: str) -> tuple[str, str]:

@@ -62,7 +62,7 @@ def analyse(results: Results, delta: float = DELTA, confidence: float = CONFIDEN
     """All statistics of the finished runs; tables are empty where there is nothing to compare."""
     names = [factor.name for factor in results.factors]
     everything, repeated = replicates(results.finished, names)
-    budget = next((name for name in names if name in BUDGETS), None)
+    budget = budget_of(results)
     frame = at_largest(everything, budget)
     names = [name for name in names if name != budget]
     factors = present([factor for factor in results.factors if factor.name != budget], frame)
@@ -97,6 +97,11 @@ def replicates(finished: pd.DataFrame, names: list[str]) -> tuple[pd.DataFrame, 
     frame = rows[~again].sort_index().reset_index(drop=True)
     frame["cell"] = frame.groupby(names, dropna=False).ngroup() if names else 0
     return frame, int(again.sum())
+
+
+def budget_of(results: Results) -> str | None:
+    """The factor that is the budget; None where all runs have the same."""
+    return next((factor.name for factor in results.factors if factor.name in BUDGETS), None)
 
 
 def at_largest(frame: pd.DataFrame, budget: str | None) -> pd.DataFrame:

@@ -11,7 +11,6 @@ from modgpt.compare.columns import ACCURACY, CONDITIONS, HIDDEN, LOSS, NUMBERS
 from modgpt.compare.load import Results
 from modgpt.compare.statistics import Statistics
 from modgpt.compare.unfinished import unfinished
-from modgpt.statistics.verdict import OPEN, SAME
 from modgpt.text import visible
 
 LABELS = {
@@ -32,7 +31,6 @@ LABELS = {
     "interval": "95 % interval",
     "behind": "behind the best",
 }
-DIFFERENCE, INTERVAL, VERDICT = "difference", "95 % interval", "verdict"
 MOST_NAMES = 5  # of runs with the same status and reason
 
 
@@ -58,14 +56,9 @@ def p_shown(p: float) -> str:
     return "< 0.0001" if p < 1e-4 else f"{p:.4f}"
 
 
-def interval(low: float, high: float) -> str:
+def interval(low: float, high: float, form: str = ".4f") -> str:
     """`1.6 to 1.8`; empty where there is no interval."""
-    return f"{low:.4f} to {high:.4f}" if np.isfinite(low) and np.isfinite(high) else ""
-
-
-def change(ratio: float) -> str:
-    """A ratio as a change in per cent: 1.1 as +10.0%."""
-    return f"{ratio - 1:+.1%}" if np.isfinite(ratio) else ""
+    return f"{low:{form}} to {high:{form}}" if np.isfinite(low) and np.isfinite(high) else ""
 
 
 def job_columns(results: Results) -> list[str]:
@@ -94,80 +87,6 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 def ranked(table: pd.DataFrame) -> pd.DataFrame:
     """The jobs, the best first; those without a final loss at the end, by status."""
     return table.sort_values([LOSS, "status", "run"], na_position="last", kind="stable")
-
-
-def effect_rows(statistics: Statistics) -> list[dict[str, str]]:
-    """What every option changes, as text; the baseline of a factor stands first."""
-    answers = "solved" in statistics.effects
-    rows = []
-    for _, e in statistics.effects.iterrows():
-        baseline, difference = bool(e["baseline"]), e["difference"]
-        row = {
-            "factor": e["factor"],
-            "option": e["option"],
-            DIFFERENCE: "" if baseline or np.isnan(difference) else f"{difference:+.4f}",
-            INTERVAL: interval(e["low"], e["high"]),
-            VERDICT: verdict_text(e, statistics.delta),
-            "contexts won": f"{e['won']} of {e['contexts']}" if e["contexts"] else "",
-        }
-        if answers:
-            solved = isinstance(e["solved"], str)
-            row |= {
-                "solved": e["solved"] if solved else "",
-                "share: exact 95 % interval": share(e) if solved else "",
-                "baseline solved": e["base_solved"] if solved else "",
-                "p (Fisher)": p_shown(e["p"]) if solved else "",
-            }
-        rows.append(
-            row
-            | {
-                "active parameters": change(e["active_parameters_ratio"]),
-                "FLOPs/token": change(e["flops_per_token_ratio"]),
-                "tokens/s": change(e["tokens_per_second_ratio"]),
-                "peak memory": change(e["peak_memory_bytes_ratio"]),
-                "interval from": e["error"],
-                "runs": str(e["runs"]),
-            }
-        )
-    return rows
-
-
-def verdict_text(effect: pd.Series, delta: float) -> str:
-    """A verdict with what belongs to it: δ, or the seeds that would decide."""
-    said = str(effect["verdict"])
-    if said == SAME:
-        return f"same (within ±{delta:g})"
-    if said == OPEN and not effect["contexts"] and not effect["baseline"]:
-        return "cannot tell (no run is alike in all else)"
-    if said == OPEN and np.isfinite(effect["low"]):
-        needs = float(effect["needs"])
-        hint = f"needs about {needs:.0f} seeds" if np.isfinite(needs) else "more seeds do not help"
-        return f"{said} ({hint})"
-    if said == OPEN and effect["error"] != "counts":
-        return f"{said} (one seed)"
-    return said
-
-
-def share(effect: pd.Series) -> str:
-    """The interval of a share of solved runs, in per cent."""
-    return f"{effect['share_low']:.0%} to {effect['share_high']:.0%}"
-
-
-def part_rows(statistics: Statistics) -> list[dict[str, str]]:
-    """Options whose sign turns with another factor: a row per level of that factor."""
-    return [
-        {
-            "factor": d.factor,
-            "option": d.option,
-            "where": f"{d.verdict.removeprefix('depends on ')}={part.level}",
-            DIFFERENCE: f"{part.value:+.4f}",
-            INTERVAL: interval(part.low, part.high),
-            VERDICT: part.verdict,
-            "contexts won": f"{part.won} of {part.contexts}",
-        }
-        for d in statistics.differences
-        for part in d.parts
-    ]
 
 
 def cell_rows(statistics: Statistics) -> list[dict[str, str]]:

@@ -83,8 +83,9 @@ def seed_noise(frame: pd.DataFrame) -> Noise:
 
 def t_interval(values: Sequence[float]) -> tuple[float, float]:
     """The 95 % interval of the mean of two values or more, from their own scatter."""
-    low, high = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=stats.sem(values))
-    return float(low), float(high)
+    mean, error = float(np.mean(values)), float(stats.sem(values))
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * error
+    return mean - half, mean + half
 
 
 def paired_losses(frame: pd.DataFrame) -> np.ndarray | None:

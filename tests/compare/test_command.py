@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +63,13 @@ def test_a_glob_may_name_files_and_folders_without_runs(sweep: Path) -> None:
         (["{tmp}/sweep", "--out", "{tmp}/" + "x" * 300], "cannot write to {tmp}/xxx"),
         (["{tmp}/sweep", "--best", "optimizer.lrr"], "--best optimizer.lrr: the runs do not differ"),
         (["{tmp}/sweep", "--best", ""], "--best : the runs do not differ in this key"),
+        (["{tmp}/sweep", "--baseline", "ffn=mo"], "--baseline ffn=mo: no finished run has it"),
+        (["{tmp}/sweep", "--watch", "0"], "argument --watch: must be a number above 0, got 0"),
+        (["--watch", "{tmp}/absent"], "{tmp}/absent does not exist"),
+        (["--watch"], "the following arguments are required: FOLDER"),
+        (["{tmp}/sweep", "--plan", "--out", "x"], "argument --plan: has no use for --out"),
+        (["{tmp}/sweep", "--plan", "--baseline", "a=b"], "argument --plan: has no use for --baseline"),
+        (["{tmp}/sweep/flash-moe-rmsnorm-rope-s1", "--plan"], "--plan: the seed noise is unknown"),
         (["{tmp}/sweep", "--figures", "gif"], "argument --figures: invalid choice: 'gif'"),
         ([], "the following arguments are required: FOLDER"),
     ],
@@ -76,3 +85,24 @@ def test_mistakes_are_one_line_and_write_nothing(
     assert done.returncode == 2 and not done.stdout
     assert done.stderr.startswith(f"error: {message.format(tmp=tmp)}") and done.stderr.count("\n") == 1
     assert sorted(tmp.rglob("*")) == before
+
+
+def test_ctrl_c_ends_a_watch_and_leaves_the_report(sweep: Path) -> None:
+    job = write_run(sweep, DEFAULT, 9, None, status="running", final_step=10)
+    (job / "lease.json").touch()
+    arguments = [*COMMAND, "--watch", "600", str(sweep)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(arguments, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout and process.stderr
+        assert "4 finished, 1 running" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130 and not process.stderr.read()
+    assert (sweep / "report.html").exists()
+
+
+@pytest.mark.parametrize("flags_first", [True, False])
+def test_another_baseline_is_shown_first(sweep: Path, flags_first: bool) -> None:
+    flags = ["--baseline", "ffn=moe"]
+    done = command(*flags, sweep) if flags_first else command(sweep, *flags)
+    assert done.returncode == 0 and not done.stderr
+    assert re.search(r"│ ffn +│ moe +│ +│ +│ baseline", done.stdout)

@@ -47,7 +47,7 @@ def rows_of(spec: dict[str, Any]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_figure_can_be_written(sweep: Path, form: str) -> None:
     found = drawn(load_results([sweep]))
-    assert set(found) == {"main_effects", "curves", "costs", "pairs"}
+    assert set(found) == {"differences", "curves", "costs", "pairs"}
     for name, figure in found.items():
         content = rendered(figure, form)
         assert content.startswith({"png": b"\x89PNG", "svg": b"<svg", "pdf": b"%PDF"}[form])
@@ -88,20 +88,19 @@ def test_the_plots_of_single_runs_are_valid() -> None:
 def test_the_effects_drawn_are_those_of_the_table(sweep: Path) -> None:
     statistics = analyse(load_results([sweep]))
     labels, heads, values = effect_lines(statistics)
-    assert [text for text, head in zip(labels, heads, strict=True) if head] == [
-        "attention", "ffn", "norm", "pos",
-    ]  # fmt: skip
-    for kind in ("difference", "deviation"):
-        mine = [v for v in values if v["kind"] == kind]
-        found = {(v["factor"], v["option"]): (v["value"], v["low"], v["high"]) for v in mine}
-        for _, effect in statistics.effects.iterrows():
-            value = found[effect["factor"], effect["option"]]
-            if effect["baseline"] and kind == "difference":
-                assert value[0] == 0
-            else:
-                assert value == (effect[kind], effect[f"{kind}_low"], effect[f"{kind}_high"])
-    assert {v["option"] for v in values if v["tie"]} <= {v["option"] for v in values}
-    assert all(labels[v["line"]].startswith(v["option"]) for v in values)
+    heads_drawn = [text for text, head in zip(labels, heads, strict=True) if head]
+    assert heads_drawn == ["pos", "attention", "ffn", "norm"], "the factor that matters most comes first"
+    found = {(v["factor"], v["option"]): v for v in values}
+    for _, effect in statistics.effects.iterrows():
+        value = found[effect["factor"], effect["option"]]
+        assert value["verdict"] == effect["verdict"]
+        assert labels[value["line"]].startswith(effect["option"])
+        if effect["baseline"]:
+            assert value["value"] == 0
+        else:
+            drawn_at = (value["value"], value["low"], value["high"])
+            assert drawn_at == (effect["difference"], effect["low"], effect["high"])
+            assert value["open"] == (effect["verdict"] in ("same", "cannot tell"))
 
 
 def test_curves_compare_runs_that_are_otherwise_alike(tmp_path: Path) -> None:

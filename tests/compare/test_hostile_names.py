@@ -69,8 +69,8 @@ def test_no_cell_of_the_csv_is_a_formula(out: Path) -> None:
 
 def test_the_markdown_has_no_markup_of_theirs(out: Path) -> None:
     text = (out / "results.md").read_text(encoding="utf-8")
-    ours = {"# Comparison", "## Combinations", "## Main effects", "## Interactions", "## Jobs",
-            "## Not finished", "## Not read"}  # fmt: skip
+    ours = {"# Comparison", "## Combinations", "## Differences from the baseline", "## Interactions",
+            "## Jobs", "## Not finished", "## Not read"}  # fmt: skip
     assert {line for line in text.splitlines() if re.match(r"\s*(- )?#", line)} <= ours
     plain = re.sub(r"\\.", "", text)  # without what is escaped
     assert "<" not in plain and "`" not in plain and "](" not in plain
@@ -81,7 +81,7 @@ def test_the_markdown_has_no_markup_of_theirs(out: Path) -> None:
 
 
 def test_no_output_has_control_characters(out: Path) -> None:
-    for name in ("terminal.txt", "results.csv", "results.md", "report.html", "main_effects.svg"):
+    for name in ("terminal.txt", "results.csv", "results.md", "report.html", "differences.svg"):
         text = (out / name).read_text(encoding="utf-8").replace(vega(), "")
         found = set(re.findall(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2028\u2029]", text))
         assert not found - {"\r"}, (name, found)

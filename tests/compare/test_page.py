@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from html import unescape
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from rich.console import Console
@@ -69,7 +72,7 @@ def test_nothing_is_loaded_from_elsewhere(sweep: Path, text: str) -> None:
 
 def test_the_head_says_what_was_run_and_what_it_can_tell(text: str) -> None:
     counts = ("<b>27</b> finished", "<b>1</b> failed", "<b>1</b> skipped")
-    sentences = ("Noise floor", "Sizes:", "attention (3), ffn (3)", "The grid is complete")
+    sentences = ("Seed noise: σ =", "Sizes:", "attention (3), ffn (3)", "The grid is complete")
     for words in (*counts, *sentences, "1 failed or diverged job is missing"):
         assert words in text
 
@@ -117,26 +120,80 @@ def test_the_data_of_the_plots_are_those_of_the_runs(sweep: Path, text: str) -> 
     assert cells == set(range(9))
     failed = next(run for run in data["runs"] if run["status"] == "failed")
     assert failed["cell"] is None and failed["val"][0] and failed["speed"] == 14_000
-    (spec,) = data["figures"]["main_effects"]
+    (spec,) = data["figures"]["differences"]
     drawn = {
         (row["factor"], row["option"]): row["value"]
         for rows in spec["datasets"].values()
         for row in rows
-        if row.get("kind") == "difference"
+        if row.get("role") == "option"
     }
     assert drawn["attention", "linear"] == pytest.approx(EFFECTS["attention", "linear"], abs=0.01)
 
 
 def test_the_rows_of_the_table_are_in_the_order_of_the_data(text: str) -> None:
     table = text.split('<table id="table"')[1].split("</table>")[0]
-    names = [unescape(n) for n in re.findall(r"<tr><td>(.*?)</td>", table)]
+    names = [unescape(n) for n in re.findall(r"<tr><td><a [^>]*>(.*?)</a></td>", table)]
     assert names == [run["name"] for run in data_of(text)["runs"]]
 
 
+class Links(HTMLParser):
+    """The addresses of links."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [value or "" for name, value in attrs if tag == "a" and name == "href"]
+
+
+def links(text: str) -> list[str]:
+    found = Links()
+    found.feed(text)
+    return [address for address in found.found if not address.startswith("#")]
+
+
+def test_every_job_links_to_its_folder_and_its_sample(tmp_path: Path) -> None:
+    """Relative to the page, so that both can be moved together; whatever the folders are called."""
+    top = tmp_path / "java script:alert(1)" / "a%41 <b> #1?"
+    runs = write_sweep(top, losses([DEFAULT, DEFAULT | {"ffn": "moe"}], [1, 2]))
+    (runs / "flash-moe-rmsnorm-rope-s1" / "sample.txt").write_text("ROMEO: Is the day so young?")
+    for out in (tmp_path / "out" / "here", top, tmp_path / "java script:alert(1)"):
+        report = compare([runs], out, Console(quiet=True))
+        found = links(report.read_text(encoding="utf-8").replace(vega(), ""))
+        assert all(address.startswith(("./", "../")) for address in found)
+        paths = {(report.parent / unquote(address)).resolve() for address in found}
+        folders = {path.resolve() for path in runs.glob("*-s?")}
+        assert paths == folders | {(runs / "flash-moe-rmsnorm-rope-s1" / "sample.txt").resolve()}
+        assert len(found) == 5
+
+
+def test_every_job_has_the_command_that_repeats_it(tmp_path: Path) -> None:
+    override = "data.path='a b; rm -rf $HOME'"
+    write_run(tmp_path, DEFAULT | {"ffn": "moe"}, 3, 1.7, overrides=[override])
+    (run,) = data_of(page(tmp_path))["runs"]
+    words = shlex.split(run["command"])
+    assert words == ["modgpt", "train", "ffn=moe", "seed=3", "threads=1", override]
+
+
+def test_a_verdict_is_a_word_and_a_sign_and_not_a_colour_alone(text: str) -> None:
+    table = text.split('data-name="Verdicts"')[1].split("</table>")[0]
+    sign = r'<span class="chip (\w+)"><span aria-hidden="true">(.)</span> ([a-z ]+)</span>'
+    chips = re.findall(sign, table)
+    assert {(kind, word) for kind, _, word in chips} == {("worse", "worse"), ("open", "cannot tell")}
+    assert len({sign for _, sign, _ in chips}) == 2
+
+
+def test_the_page_is_provisional_while_jobs_run(tmp_path: Path, text: str) -> None:
+    write_sweep(tmp_path, losses([DEFAULT, DEFAULT | {"ffn": "moe"}]))
+    write_run(tmp_path, DEFAULT, 9, None, status="running", final_step=10)
+    assert "<b>Provisional:</b> 1 job still runs." in page(tmp_path) and "Provisional" not in text
+
+
 def test_heat_maps_of_pairs_that_never_met_are_put_away(tmp_path: Path, text: str) -> None:
-    assert text.count('<table class="heat">') == 1 and "not crossed" not in text
+    assert text.count('<table class="heat data"') == 1 and "not crossed" not in text
     single = page(write_sweep(tmp_path, losses(one_at_a_time())))
-    assert single.count('<table class="heat">') == 6 and "Pairs that were not crossed (6)" in single
+    assert single.count('<table class="heat data"') == 6 and "Pairs that were not crossed (6)" in single
     assert "not run" in single and "No test of interactions" in single
 
 

@@ -12,21 +12,23 @@ import pandas as pd
 from modgpt.compare.curves import Curves, Points, thinned
 from modgpt.compare.factors import Factor
 from modgpt.compare.figures.figure import Chart, Figure, by_option, loss_axis, rows, specification
-from modgpt.compare.load import Results
 
 MOST_POINTS = 120  # of a mean curve
 
 
-def curves_figure(results: Results, curves: Mapping[str, Curves], factors: list[Factor]) -> Figure:
-    """Mean validation loss of each option against steps, a panel per factor."""
-    panels = [curve_panel(mean_curves(results.finished, curves, factors, f), f) for f in factors]
+def curves_figure(
+    frame: pd.DataFrame, curves: Mapping[str, Curves], factors: list[Factor]
+) -> Figure | None:
+    """Mean validation loss of each option against steps, a panel per factor; None without any."""
+    values = {factor: mean_curves(frame, curves, factors, factor) for factor in factors}
+    panels = [curve_panel(points, factor) for factor, points in values.items() if points]
+    if not panels:
+        return None
     caption = (
         "Mean validation loss against steps. Each panel uses the runs that exist for every option of "
         "its factor with the same other choices and seed."
     )
-    return Figure(
-        "curves", caption, panels, columns=2 if len(factors) in (2, 4) else 3, one_legend=False
-    )
+    return Figure("curves", caption, panels, columns=2 if len(panels) in (2, 4) else 3, one_legend=False)
 
 
 def curve_panel(values: list[dict[str, Any]], factor: Factor) -> Chart:

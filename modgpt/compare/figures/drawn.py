@@ -11,13 +11,14 @@ from modgpt.compare.columns import ACCURACY
 from modgpt.compare.curves import Curves
 from modgpt.compare.factors import is_numeric
 from modgpt.compare.figures.accuracy import accuracy_figure
+from modgpt.compare.figures.budgets import budgets_figure
 from modgpt.compare.figures.costs import costs_figure
 from modgpt.compare.figures.curves import curves_figure
 from modgpt.compare.figures.effects import effects_figure
 from modgpt.compare.figures.figure import Figure
 from modgpt.compare.figures.pairs import pairs_figure
 from modgpt.compare.load import Results
-from modgpt.compare.statistics import Statistics
+from modgpt.compare.statistics import Statistics, at_largest, budget_of
 from modgpt.files import replaced
 
 FORMATS = ("png", "svg", "pdf")
@@ -33,8 +34,13 @@ def figures(results: Results, statistics: Statistics, curves: Mapping[str, Curve
     designed = [factor for factor in statistics.factors if factor.designed]
     numeric = [factor for factor in designed if is_numeric(factor)]
     found = []
+    alike = at_largest(results.finished, budget_of(results))
     if len(statistics.effects):
-        found += [effects_figure(statistics), curves_figure(results, curves, designed)]
+        found.append(effects_figure(statistics))
+        if (logged := curves_figure(alike, curves, designed)) is not None:
+            found.append(logged)
+    if statistics.budgets:
+        found.append(budgets_figure(statistics))
     if len(statistics.cells):
         found.append(costs_figure(statistics))
     if numeric and results.finished[ACCURACY].notna().any():

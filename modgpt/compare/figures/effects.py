@@ -51,27 +51,35 @@ def effects_figure(statistics: Statistics) -> Figure:
         .mark_text(dy=-9, fontSize=9)
         .encode(text=alt.Text("value:Q", format="+.3f"), color=alt.Undefined)
     )
-    chart = alt.layer(same, zero, bars, points, text).add_params(
+    intervals = any(np.isfinite(value["low"]) for value in values)
+    layers = [same, zero, *([bars] if intervals else []), points, text]
+    chart = alt.layer(*layers).add_params(
         alt.param(name="labels", value=labels),
         alt.param(name="heads", value=heads),
     )
     caption = "Difference of every option from the baseline of its factor. "
-    if statistics.noise.sigma is not None or any(np.isfinite(d.low) for d in statistics.differences):
+    if intervals:
         caption += (
-            f"Bars are intervals that hold together with {statistics.confidence:.3g} confidence; the "
-            f"band is ±{statistics.delta:g}, within which options count as the same; hollow points are "
-            "differences that the runs cannot tell from zero."
+            f"Bars are intervals that hold together with {100 * statistics.confidence:.3g} % "
+            f"confidence; the band is ±{statistics.delta:g}, within which options count as the same; "
+            "hollow points are differences that the runs cannot tell from zero."
         )
+    elif statistics.solved:
+        caption += "No intervals: on this task the number of runs that solved it decides."
     else:
         caption += "No intervals: there is one seed."
     return Figure("differences", caption, [chart], width=420, height=LINE * len(labels))
 
 
 def effect_lines(statistics: Statistics) -> tuple[list[str], list[bool], list[dict[str, Any]]]:
-    """The labels from top to bottom, which of them head a factor, and the values at their lines."""
+    """The labels from top to bottom, which of them head a factor, and the values at their lines.
+
+    An option whose sign turns with another factor has a line per level of that factor below its own.
+    """
     labels: list[str] = []
     heads: list[bool] = []
     values = []
+    parts = {(d.factor, d.option): d.parts for d in statistics.differences}
     by_factor = dict(list(statistics.effects.groupby("factor", sort=False)))
     for finding in findings(statistics):
         labels.append(finding.factor)
@@ -89,6 +97,17 @@ def effect_lines(statistics: Statistics) -> tuple[list[str], list[bool], list[di
                         "high": effect["high"], "verdict": effect["verdict"],
                         "role": "baseline" if baseline else "option",
                         "open": effect["verdict"] in (OPEN, SAME) and not baseline,
+                    }
+                )  # fmt: skip
+            for part in parts.get((effect["factor"], effect["option"]), ()):
+                labels.append(f"with {part.level}")
+                heads.append(False)
+                values.append(
+                    {
+                        "factor": effect["factor"], "option": f"{effect['option']} with {part.level}",
+                        "line": len(labels) - 1, "value": part.value, "low": part.low,
+                        "high": part.high, "verdict": part.verdict, "role": "option",
+                        "open": part.verdict in (OPEN, SAME),
                     }
                 )  # fmt: skip
     return labels, heads, values

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -13,23 +13,23 @@ import vl_convert
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from modgpt.compare.columns import FINISHED, NUMBERS
-from modgpt.compare.curves import Curves
+from modgpt.compare.columns import FINISHED, NUMBERS, RUNNING
+from modgpt.compare.comparison import Comparison
+from modgpt.compare.difference_tables import budget_rows, effect_rows, part_rows
 from modgpt.compare.evidence import evidence
 from modgpt.compare.figures.costs import front_rows
 from modgpt.compare.figures.figure import Figure
-from modgpt.compare.findings import findings
+from modgpt.compare.findings import Name, findings
 from modgpt.compare.load import Results
+from modgpt.compare.report.links import SAMPLE, job_links
+from modgpt.compare.report.overview import overview
 from modgpt.compare.report.payload import as_json, payload
-from modgpt.compare.sentences import Words
 from modgpt.compare.statistics import Statistics
 from modgpt.compare.tables import (
     LABELS,
     cell_rows,
-    effect_rows,
     interaction_rows,
     job_columns,
-    part_rows,
     problem_rows,
     ranked,
     records,
@@ -42,32 +42,33 @@ from modgpt.files import replaced
 from modgpt.text import visible
 
 HERE = Path(__file__).parent
+SCRIPTS = ("tables.js", "plots.js", "refresh.js", "report.js")
 
 
 def write_report(
-    results: Results,
-    statistics: Statistics,
-    words: Words,
-    curves: Mapping[str, Curves],
-    figures: list[Figure],
-    path: Path,
+    found: Comparison, figures: list[Figure], path: Path, refresh: float | None = None
 ) -> None:
     """Write the page.
 
     Args:
-        results, statistics, words: of the comparison.
-        curves: of the runs, by the paths of their folders.
+        found: the comparison.
         figures: as `figures.drawn.figures` returns them.
         path: the file.
+        refresh: seconds after which the open page loads itself again; None for never.
     """
+    results, statistics, words = found.results, found.statistics, found.words
     environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True)
     environment.globals["shown"] = shown
+    environment.globals["links_of"] = lambda row: job_links(row["path"], path)
+    environment.tests["name"] = lambda piece: isinstance(piece, Name)
+    made = datetime.now().astimezone()
     rows = ranked(results.table).reset_index(drop=True)
     page = environment.get_template("report.html.j2").render(
         title=" · ".join(visible(folder.resolve().name) for folder in results.folders[:3]),
-        made=f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
+        made=f"{made:%Y-%m-%d %H:%M %Z}",
         counts=[(status, int(n)) for status, n in results.table["status"].value_counts().items()],
         finished=FINISHED,
+        running=int((results.table["status"] == RUNNING).sum()),
         words=words,
         shared=shared(results),
         factors=filters(results),
@@ -76,8 +77,13 @@ def write_report(
         cells=cell_rows(statistics),
         findings=findings(statistics),
         evidence=evidence(results, statistics),
+        overview=overview(statistics),
         delta=statistics.delta,
+        confidence=statistics.confidence,
+        samples=any((Path(path) / SAMPLE).is_file() for path in results.table["path"]),
+        tensorboard=shlex.join(["tensorboard", "--logdir", *map(visible, results.folders[:1])]),
         effects=effect_rows(statistics),
+        budgets=budget_rows(statistics),
         parts=part_rows(statistics),
         noisy=statistics.noise.sigma is not None,
         tuned=tuning_rows(results),
@@ -87,13 +93,19 @@ def write_report(
         front=front_rows(statistics) if len(statistics.cells) else [],
         unfinished=unfinished_rows(results),
         problems=problem_rows(results),
-        data=as_json(payload(results, statistics, rows, curves, figures)),
+        data=as_json(payload(found, rows, figures) | {"made": made.timestamp(), "refresh": refresh}),
         css=Markup((HERE / "report.css").read_text(encoding="utf-8")),
-        js=Markup((HERE / "report.js").read_text(encoding="utf-8")),
+        js=Markup(script()),
         vega=Markup(vega()),
     )
     with replaced(path) as beside:
         beside.write_text(page, encoding="utf-8")
+
+
+def script() -> str:
+    """The page's own script: its files share one scope."""
+    files = ((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    return f'(() => {{\n"use strict";\n{"".join(files)}}})();\n'
 
 
 @cache

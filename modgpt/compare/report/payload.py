@@ -10,14 +10,15 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from modgpt.compare.columns import FINISHED, LOSS
+from modgpt.compare.columns import LOSS
+from modgpt.compare.comparison import Comparison
 from modgpt.compare.curves import Curves, Points, thinned
 from modgpt.compare.figures.curves import run_curves
 from modgpt.compare.figures.experts import final_load, load_curves
 from modgpt.compare.figures.figure import Figure
 from modgpt.compare.json_values import plain_json
 from modgpt.compare.load import Results
-from modgpt.compare.statistics import Statistics
+from modgpt.compare.statistics import Statistics, at_largest, budget_of
 from modgpt.compare.style import DARK, LIGHT
 from modgpt.compare.tables import records
 
@@ -25,17 +26,12 @@ from modgpt.compare.tables import records
 MOST_POINTS, FEWEST_PER_CURVE, MOST_PER_CURVE = 60_000, 16, 100
 
 
-def payload(
-    results: Results,
-    statistics: Statistics,
-    rows: pd.DataFrame,
-    curves: Mapping[str, Curves],
-    figures: list[Figure],
-) -> dict[str, Any]:
+def payload(found: Comparison, rows: pd.DataFrame, figures: list[Figure]) -> dict[str, Any]:
     """Everything that the page's script draws."""
+    factors = found.results.factors
     return {
-        "factors": [{"name": f.name, "levels": list(f.levels)} for f in results.factors],
-        "runs": runs_of(results, statistics, rows, curves),
+        "factors": [{"name": f.name, "levels": list(f.levels)} for f in factors],
+        "runs": runs_of(found.results, found.statistics, rows, found.curves),
         "figures": {figure.name: figure.on_screen() for figure in figures},
         "explore": {"curves": run_curves(), "load": load_curves(), "final": final_load()},
         "themes": {"light": LIGHT, "dark": DARK},
@@ -48,17 +44,20 @@ def runs_of(
     """The runs in the order of the table, with their curves thinned."""
     per_curve = max(FEWEST_PER_CURVE, min(MOST_PER_CURVE, MOST_POINTS // len(rows)))
     names = [factor.name for factor in results.factors]
-    cells = {tuple(c[n] for n in names): c["cell"] for c in records(statistics.cells)}
+    budget = budget_of(results)
+    of_cell = [name for name in names if name != budget]
+    cells = {tuple(c[n] for n in of_cell): c["cell"] for c in records(statistics.cells)}
+    counted = set(at_largest(results.finished, budget)["path"])
     found = []
     for row in records(rows):
         logged = curves[row["path"]]
-        finished = row["status"] == FINISHED
         found.append(
             {
                 "name": row["run"],
                 "status": row["status"],
+                "command": row["command"],
                 "choices": {n: row[n] for n in names} | {"status": row["status"]},
-                "cell": cells[tuple(row[n] for n in names)] if finished else None,
+                "cell": cells[tuple(row[n] for n in of_cell)] if row["path"] in counted else None,
                 "loss": row[LOSS],
                 "per_step": row["tokens_per_step"],
                 "speed": speed(row, logged),

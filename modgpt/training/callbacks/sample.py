@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from modgpt.files import replaced
 from modgpt.inference.samples import sample
 from modgpt.training.lit_module import LitGPT
 
 
 class Sample(Callback):
-    """Logs generated text to TensorBoard after each validation, always with the same random numbers.
+    """Writes generated text to `sample.txt` and to TensorBoard after each validation.
 
-    They come from a generator of its own, so that sampling does not change the training.
+    The random numbers are always the same. They come from a generator of its own, so that sampling
+    does not change the training.
 
     Args:
         length: characters.
@@ -27,6 +31,7 @@ class Sample(Callback):
     ) -> None:
         self.length, self.prompt = length, prompt
         self.temperature, self.seed = temperature, seed
+        self.folder: str | None = None  # of the run, set before the training
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: LitGPT) -> None:
         if not trainer.is_global_zero:
@@ -39,6 +44,9 @@ class Sample(Callback):
             temperature=self.temperature,
             seed=self.seed,
         )
+        if self.folder is not None:
+            with replaced(Path(self.folder) / "sample.txt") as beside:
+                beside.write_text(text, encoding="utf-8")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 # Four spaces make it verbatim in TensorBoard's Markdown.
