@@ -24,6 +24,7 @@ def cautions(results: Results, statistics: Statistics) -> Iterator[str]:
     yield from missing_runs(results.table)
     yield from unlike_runs(results, statistics)
     yield from chosen_values(results)
+    yield from several_looks(results)
     yield from unseparated(statistics)
     if statistics.noise.sigma is not None:
         yield from doubtful_noise(statistics)
@@ -88,6 +89,17 @@ def chosen_values(results: Results) -> Iterator[str]:
         yield (
             f"{several(edges, 'combination')} chose the first or last value listed for {keys}: a better "
             "value may lie outside the list."
+        )
+
+
+def several_looks(results: Results) -> Iterator[str]:
+    """Cautions about a sweep that adds seeds until it is sure."""
+    if not results.looks.complete:
+        yield "The sweep still adds seeds to options without a verdict: all verdicts are provisional."
+    if len(results.looks.seeds) > 1:
+        yield (
+            f"The sweep looked at its results {len(results.looks.seeds)} times. The intervals account "
+            "for all its looks, and are wider than those of a sweep that looks once."
         )
 
 

@@ -84,7 +84,8 @@ def read_comparison(
     Args:
         folders: of sweeps or of single runs, searched downwards.
         best: keys of which every combination is compared with its best value only (`best_of`).
-        same_within: differences below this many nats per token count as the same; None for the default.
+        same_within: differences below this many nats per token count as the same; None for the default,
+            or for that of a sweep that adds seeds.
         baselines: `factor=option`, each another baseline of a factor (`with_baselines`).
 
     Raises:
@@ -98,7 +99,6 @@ def read_comparison(
     from modgpt.compare.load import load_results
     from modgpt.compare.sentences import describe
     from modgpt.compare.statistics import analyse
-    from modgpt.statistics.verdict import DELTA
 
     everything = with_baselines(load_results(folders), baselines)
     curves = {path: read_curves(Path(path)) for path in everything.table["path"]}
@@ -108,7 +108,9 @@ def read_comparison(
         if found.problem
     )
     results = best_of(everything, best) if best else everything
-    statistics = analyse(results, DELTA if same_within is None else same_within)
+    looks = results.looks
+    delta = looks.same_within if same_within is None else same_within
+    statistics = analyse(results, delta, looks.confidence)
     return Comparison(everything, results, statistics, describe(results, statistics), curves)
 
 

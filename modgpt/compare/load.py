@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from modgpt.compare.columns import (
 )
 from modgpt.compare.factors import Factor, find_budgets, find_factors
 from modgpt.compare.folders import Problem, find_runs, names_of
+from modgpt.compare.looks import Looks, read_looks
 from modgpt.compare.recipes import select
 from modgpt.compare.run_row import RunRow, read_run_row
 from modgpt.compare.tunings import read_tunings
@@ -43,6 +44,7 @@ class Results:
         folders: where the runs were looked for.
         tunings: how hyperparameters were chosen, the contents of the `tuning.json` beside runs.
         problems: what was left out because it could not be read.
+        looks: how often a sweep that adds seeds has looked at its results.
     """
 
     table: pd.DataFrame
@@ -50,6 +52,7 @@ class Results:
     folders: list[Path]
     tunings: list[dict[str, Any]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    looks: Looks = field(default_factory=Looks)
 
     @property
     def tuned(self) -> set[str]:
@@ -80,7 +83,9 @@ def load_results(folders: Sequence[Path]) -> Results:
         others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise UserError(f"no run can be read: {problems[0]}{others}")
     tunings, damaged = read_tunings(run.path for run in runs)
-    return assemble(runs, list(folders), tunings, problems + damaged)
+    looks, unread = read_looks(run.path for run in runs)
+    results = assemble(runs, list(folders), tunings, problems + damaged + unread)
+    return replace(results, looks=looks)
 
 
 def assemble(
