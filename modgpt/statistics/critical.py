@@ -40,7 +40,7 @@ def _quantile(correlation: bytes, m: int, df: int, confidence: float) -> float:
     independent = float(stats.t.ppf((1 + sidak(confidence, m)) / 2, df))
     if m > MOST:
         return independent
-    matrix = np.frombuffer(correlation).reshape(m, m)
+    matrix = nearest_correlation(np.frombuffer(correlation).reshape(m, m))
     # The integral is computed from pseudo-random points: always the same ones, so that q repeats.
     joint: Any = stats.multivariate_t
 
@@ -56,6 +56,17 @@ def _quantile(correlation: bytes, m: int, df: int, confidence: float) -> float:
     if excess(independent) <= 0:
         return independent
     return float(optimize.brentq(excess, alone, independent, xtol=1e-3))  # pyright: ignore[reportArgumentType]
+
+
+def nearest_correlation(rounded: Matrix) -> Matrix:
+    """A correlation matrix near a rounded one, which may have slightly negative eigenvalues.
+
+    The differences in a grid depend on each other linearly: their exact matrix has eigenvalues of zero.
+    """
+    values, vectors = np.linalg.eigh(rounded)
+    whole = vectors * np.maximum(values, 0) @ vectors.T
+    scale = 1 / np.sqrt(np.diag(whole))
+    return whole * np.outer(scale, scale)
 
 
 def sidak(confidence: float, m: int) -> float:

@@ -33,6 +33,17 @@ def test_intervals_are_those_of_scipys_dunnett() -> None:
     np.testing.assert_allclose(2 * half, expected.high - expected.low, rtol=0.01)
 
 
+def test_differences_that_depend_on_each_other() -> None:
+    """Seven differences between six cells, as a grid of 3 × 2 has them: rounded, no longer definite."""
+    runs = np.array([3, 2, 2, 2, 2, 2])
+    pairs = [(2, 0), (3, 1), (4, 0), (5, 1), (1, 0), (3, 2), (5, 4)]
+    contrasts = np.zeros((7, 6))
+    for row, (option, base) in zip(contrasts, pairs, strict=True):
+        row[option], row[base] = 1, -1
+    q = simultaneous_t(contrasts / runs @ contrasts.T, 7, 0.95)
+    assert stats.t.ppf(0.975, 7) < q < stats.t.ppf((1 + sidak(0.95, 7)) / 2, 7)
+
+
 def test_many_estimates_have_sidaks_bound() -> None:
     q = simultaneous_t(shared_baseline(60), 100, 0.95)
     assert q == pytest.approx(stats.t.ppf((1 + 0.95 ** (1 / 60)) / 2, 100))
