@@ -11,6 +11,7 @@ from scipy import optimize, stats
 
 Matrix = NDArray[np.float64]
 DIGITS = 3  # of the correlations, so that equal designs share one computation
+SMALLEST = 0.002  # eigenvalue of a correlation matrix that is integrated over
 MOST = 40  # estimates with an exact value; for more the integral is slow, and Šidák's bound is 6 % wider
 
 
@@ -40,7 +41,7 @@ def _quantile(correlation: bytes, m: int, df: int, confidence: float) -> float:
     independent = float(stats.t.ppf((1 + sidak(confidence, m)) / 2, df))
     if m > MOST:
         return independent
-    matrix = nearest_correlation(np.frombuffer(correlation).reshape(m, m))
+    matrix = definite(np.frombuffer(correlation).reshape(m, m))
     # The integral is computed from pseudo-random points: always the same ones, so that q repeats.
     joint: Any = stats.multivariate_t
 
@@ -58,13 +59,17 @@ def _quantile(correlation: bytes, m: int, df: int, confidence: float) -> float:
     return float(optimize.brentq(excess, alone, independent, xtol=1e-3))  # pyright: ignore[reportArgumentType]
 
 
-def nearest_correlation(rounded: Matrix) -> Matrix:
-    """A correlation matrix near a rounded one, which may have slightly negative eigenvalues.
+def definite(correlation: Matrix) -> Matrix:
+    """A correlation matrix near this one whose eigenvalues are all above zero.
 
-    The differences in a grid depend on each other linearly: their exact matrix has eigenvalues of zero.
+    The differences in a grid depend on each other linearly, so that their matrix has eigenvalues of zero,
+    and rounded ones below zero. SciPy's integral refuses these, and is too small for those: 0.92 in place
+    of 0.96 for a grid of 3 × 2.
     """
-    values, vectors = np.linalg.eigh(rounded)
-    whole = vectors * np.maximum(values, 0) @ vectors.T
+    values, vectors = np.linalg.eigh(correlation)
+    if values[0] >= SMALLEST:
+        return correlation
+    whole = vectors * np.maximum(values, SMALLEST) @ vectors.T
     scale = 1 / np.sqrt(np.diag(whole))
     return whole * np.outer(scale, scale)
 
