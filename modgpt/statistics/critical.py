@@ -62,9 +62,9 @@ def _quantile(correlation: bytes, m: int, df: int, confidence: float) -> float:
 def definite(correlation: Matrix) -> Matrix:
     """A correlation matrix near this one whose eigenvalues are all above zero.
 
-    The differences in a grid depend on each other linearly, so that their matrix has eigenvalues of zero,
-    and rounded ones below zero. SciPy's integral refuses these, and is too small for those: 0.92 in place
-    of 0.96 for a grid of 3 × 2.
+    The differences in a grid depend on each other linearly: their matrix has eigenvalues of zero, and
+    below zero once it is rounded. SciPy's integral refuses the one, and is too small for the other: 0.92
+    in place of 0.96 for a grid of 3 × 2.
     """
     values, vectors = np.linalg.eigh(correlation)
     if values[0] >= SMALLEST:
