@@ -190,6 +190,14 @@ def test_the_page_is_provisional_while_jobs_run(tmp_path: Path, text: str) -> No
     assert "<b>Provisional:</b> 1 job still runs." in page(tmp_path) and "Provisional" not in text
 
 
+def test_the_page_is_provisional_while_a_sweep_adds_seeds(tmp_path: Path) -> None:
+    write_sweep(tmp_path, losses([DEFAULT, DEFAULT | {"ffn": "moe"}]))
+    looks = {"looks": [3], "confidence": 0.97, "same_within": 0.02}
+    for complete in (False, True):
+        (tmp_path / "until_sure.json").write_text(json.dumps(looks | {"complete": complete}))
+        assert ("<b>Provisional:</b> the sweep will add seeds" in page(tmp_path)) is not complete
+
+
 def test_heat_maps_of_pairs_that_never_met_are_put_away(tmp_path: Path, text: str) -> None:
     assert text.count('<table class="heat data"') == 1 and "not crossed" not in text
     single = page(write_sweep(tmp_path, losses(one_at_a_time())))

@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from modgpt.compare.columns import FINISHED, NUMBERS, RUNNING
 from modgpt.compare.comparison import Comparison
+from modgpt.compare.counting import several
 from modgpt.compare.difference_tables import budget_rows, effect_rows, part_rows
 from modgpt.compare.evidence import evidence
 from modgpt.compare.figures.costs import front_rows
@@ -68,7 +69,7 @@ def write_report(
         made=f"{made:%Y-%m-%d %H:%M %Z}",
         counts=[(status, int(n)) for status, n in results.table["status"].value_counts().items()],
         finished=FINISHED,
-        running=int((results.table["status"] == RUNNING).sum()),
+        provisional=provisional(results),
         words=words,
         shared=shared(results),
         factors=filters(results),
@@ -114,6 +115,14 @@ def vega() -> str:
     script = vl_convert.javascript_bundle()  # pyright: ignore[reportCallIssue]: it has a default
     assert "</script" not in script.lower()
     return script
+
+
+def provisional(results: Results) -> str:
+    """Why the verdicts may still change; empty where they are final."""
+    running = int((results.table["status"] == RUNNING).sum())
+    if running:
+        return f"{several(running, 'job')} still {'runs' if running == 1 else 'run'}"
+    return "" if results.looks.complete else "the sweep will add seeds to what is undecided"
 
 
 def filters(results: Results) -> list[tuple[str, list[str]]]:
