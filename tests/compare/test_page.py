@@ -184,6 +184,13 @@ def test_a_verdict_is_a_word_and_a_sign_and_not_a_colour_alone(text: str) -> Non
     assert len({sign for _, sign, _ in chips}) == 2
 
 
+def test_one_seed_is_a_caution_on_the_first_screen(tmp_path: Path, text: str) -> None:
+    unknown = "Seed noise: unknown, because no combination finished with more than one seed."
+    single = page(write_sweep(tmp_path, losses(one_at_a_time(), seeds=[1])))
+    assert unknown in single.split('class="cautions"')[1].split("</ul>")[0]
+    assert unknown not in text
+
+
 def test_the_page_is_provisional_while_jobs_run(tmp_path: Path, text: str) -> None:
     write_sweep(tmp_path, losses([DEFAULT, DEFAULT | {"ffn": "moe"}]))
     write_run(tmp_path, DEFAULT, 9, None, status="running", final_step=10)
