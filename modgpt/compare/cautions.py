@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from modgpt.compare.analysis import Statistics
 from modgpt.compare.columns import DIVERGED, FAILED, INTERRUPTED, PARTIAL, RUNNING
 from modgpt.compare.counting import several
 from modgpt.compare.load import Results
-from modgpt.compare.statistics import Statistics
 
 CONDITION_NAMES = {"device": "device", "precision": "precision", "threads": "number of threads"}
 

@@ -16,10 +16,10 @@ from modgpt.errors import UserError
 from modgpt.text import visible
 
 if TYPE_CHECKING:
+    from modgpt.compare.analysis import Statistics
     from modgpt.compare.curves import Curves
     from modgpt.compare.load import Results
     from modgpt.compare.sentences import Words
-    from modgpt.compare.statistics import Statistics
 
 NEEDED = ("pandas", "scipy", "statsmodels", "arch", "altair", "vl_convert", "jinja2", "matplotlib")
 
@@ -92,13 +92,13 @@ def read_comparison(
         UserError: there is no run, or the runs do not differ in a key of `best` or of `baselines`.
     """
     # Imported here: training does not need the packages of the comparison.
+    from modgpt.compare.analysis import analyse
     from modgpt.compare.best import best_of
     from modgpt.compare.curves import read_curves
     from modgpt.compare.factors import with_baselines
     from modgpt.compare.folders import Problem
     from modgpt.compare.load import load_results
     from modgpt.compare.sentences import describe
-    from modgpt.compare.statistics import analyse
 
     everything = with_baselines(load_results(folders), baselines)
     curves = {path: read_curves(Path(path)) for path in everything.table["path"]}

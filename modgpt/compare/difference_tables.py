@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from modgpt.compare.statistics import Statistics
+from modgpt.compare.analysis import Statistics
 from modgpt.compare.tables import interval, p_shown
 from modgpt.statistics.budgets import Estimate
 from modgpt.statistics.wording import verdict_note

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
+from modgpt.compare.analysis import Statistics
 from modgpt.compare.counting import several
 from modgpt.compare.load import Results
-from modgpt.compare.statistics import Statistics
 
 
 def evidence(results: Results, statistics: Statistics) -> list[tuple[str, str]]:

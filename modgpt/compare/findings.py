@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from modgpt.compare.analysis import Statistics
 from modgpt.compare.counting import several
-from modgpt.compare.statistics import Statistics
 from modgpt.statistics.verdict import BETTER, OPEN, SAME, WORSE
 
 

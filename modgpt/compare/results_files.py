@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from modgpt.compare.analysis import Statistics
 from modgpt.compare.difference_tables import budget_rows, effect_rows, part_rows
 from modgpt.compare.escaping import for_markdown, for_spreadsheet
 from modgpt.compare.evidence import evidence
 from modgpt.compare.findings import findings
 from modgpt.compare.load import Results
 from modgpt.compare.sentences import Words
-from modgpt.compare.statistics import Statistics
 from modgpt.compare.tables import (
     LABELS,
     cell_rows,

@@ -7,10 +7,10 @@ from math import prod
 
 import pandas as pd
 
+from modgpt.compare.analysis import Statistics
 from modgpt.compare.cautions import cautions
 from modgpt.compare.counting import several
 from modgpt.compare.load import Results
-from modgpt.compare.statistics import Statistics
 from modgpt.statistics.power import smallest_shown
 
 

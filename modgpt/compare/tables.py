@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from modgpt.compare.analysis import Statistics
 from modgpt.compare.columns import ACCURACY, CONDITIONS, HIDDEN, LOSS, NUMBERS
 from modgpt.compare.load import Results
-from modgpt.compare.statistics import Statistics
 from modgpt.compare.unfinished import unfinished
 from modgpt.text import visible
 

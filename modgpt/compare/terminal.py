@@ -6,12 +6,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from modgpt.compare.analysis import Statistics
 from modgpt.compare.columns import ACCURACY, LOSS
 from modgpt.compare.difference_tables import DIFFERENCE, INTERVAL, VERDICT, effect_rows
 from modgpt.compare.findings import findings
 from modgpt.compare.load import Results
 from modgpt.compare.sentences import Words
-from modgpt.compare.statistics import Statistics
 from modgpt.compare.tables import (
     ranked,
     records,

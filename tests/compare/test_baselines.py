@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from modgpt.compare.analysis import analyse
 from modgpt.compare.factors import with_baselines
 from modgpt.compare.load import load_results
-from modgpt.compare.statistics import analyse
 from modgpt.errors import UserError
 from tests.compare.synthetic import DEFAULT, losses, write_run, write_sweep
 

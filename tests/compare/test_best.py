@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from modgpt.compare.analysis import analyse
 from modgpt.compare.best import best_of
 from modgpt.compare.comparison import compare
 from modgpt.compare.load import Results, load_results
 from modgpt.compare.sentences import describe
-from modgpt.compare.statistics import analyse
 from modgpt.errors import UserError
 from scripts.compare import main
 from tests.compare.synthetic import DEFAULT, write_run

@@ -11,6 +11,7 @@ import pytest
 import vl_convert
 from PIL import Image
 
+from modgpt.compare.analysis import Statistics, analyse
 from modgpt.compare.best import best_of
 from modgpt.compare.curves import read_curves
 from modgpt.compare.figures.costs import cost_values, pareto
@@ -20,7 +21,6 @@ from modgpt.compare.figures.effects import effect_lines
 from modgpt.compare.figures.experts import final_load, load_curves
 from modgpt.compare.figures.figure import Figure
 from modgpt.compare.load import Results, load_results
-from modgpt.compare.statistics import Statistics, analyse
 from modgpt.compare.style import DARK, LIGHT
 from tests.compare.synthetic import DEFAULT, losses, write_run, write_sweep
 from tests.compare.synthetic import main as make

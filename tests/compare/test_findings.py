@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from modgpt.compare.analysis import Statistics, analyse
 from modgpt.compare.curves import read_curves
 from modgpt.compare.difference_tables import budget_rows
 from modgpt.compare.figures.drawn import figures, rendered
 from modgpt.compare.findings import Name, findings
 from modgpt.compare.load import load_results
 from modgpt.compare.report.overview import FURTHER, Scale, overview
-from modgpt.compare.statistics import Statistics, analyse
 from tests.compare.in_memory import results_of
 from tests.compare.synthetic import DEFAULT, OPTIONS, grid, losses, one_at_a_time, write_run
 

@@ -14,13 +14,13 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from modgpt.compare.analysis import analyse
 from modgpt.compare.comparison import compare
 from modgpt.compare.curves import read_curves, thinned
 from modgpt.compare.load import LOSS, load_results, tokens_per_step
 from modgpt.compare.recipes import plain
 from modgpt.compare.run_row import read_run_row
 from modgpt.compare.sentences import describe
-from modgpt.compare.statistics import analyse
 from modgpt.config.compose import compose_job
 from modgpt.errors import UserError
 from tests.checkout import ROOT

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from modgpt.compare.analysis import analyse
 from modgpt.compare.load import load_results
 from modgpt.compare.planning import print_plan
-from modgpt.compare.statistics import analyse
 from modgpt.errors import UserError
 from modgpt.statistics.power import plan
 from tests.compare.synthetic import DEFAULT, losses, one_at_a_time, write_run, write_sweep

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from modgpt.compare.analysis import analyse
 from modgpt.compare.comparison import compare
 from modgpt.compare.load import LOSS, load_results
 from modgpt.compare.sentences import describe
-from modgpt.compare.statistics import analyse
 from modgpt.compare.tables import job_columns, ranked, unfinished_rows
 from modgpt.compare.unfinished import unfinished
 from modgpt.runs.record import STATUSES

@@ -14,10 +14,10 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import modgpt.sweep.tuning as tuning
+from modgpt.compare.analysis import analyse
 from modgpt.compare.comparison import NEEDED
 from modgpt.compare.load import load_results
 from modgpt.compare.sentences import describe
-from modgpt.compare.statistics import analyse
 from modgpt.config.compose import Job
 from modgpt.errors import UserError
 from modgpt.runs.record import RunRecord, write_record

@@ -7,8 +7,8 @@ from typing import Any
 import altair as alt
 import numpy as np
 
+from modgpt.compare.analysis import Statistics
 from modgpt.compare.figures.figure import Chart, Figure, by_option, rows
-from modgpt.compare.statistics import Statistics
 from modgpt.statistics.pairs import Factor
 
 

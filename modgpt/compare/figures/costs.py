@@ -8,10 +8,10 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from modgpt.compare.analysis import Statistics
 from modgpt.compare.columns import COSTS
 from modgpt.compare.factors import Factor
 from modgpt.compare.figures.figure import Chart, Figure, by_option, loss_axis, rows
-from modgpt.compare.statistics import Statistics
 
 # Name of every cost on its axis.
 COST_NAMES = {

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import vl_convert
 
+from modgpt.compare.analysis import Statistics, at_largest, budget_of
 from modgpt.compare.columns import ACCURACY
 from modgpt.compare.curves import Curves
 from modgpt.compare.factors import is_numeric
@@ -18,7 +19,6 @@ from modgpt.compare.figures.effects import effects_figure
 from modgpt.compare.figures.figure import Figure
 from modgpt.compare.figures.pairs import pairs_figure
 from modgpt.compare.load import Results
-from modgpt.compare.statistics import Statistics, at_largest, budget_of
 from modgpt.files import replaced
 
 FORMATS = ("png", "svg", "pdf")

@@ -7,9 +7,9 @@ from typing import Any
 import altair as alt
 import numpy as np
 
+from modgpt.compare.analysis import Statistics
 from modgpt.compare.figures.figure import Figure, rows
 from modgpt.compare.findings import findings
-from modgpt.compare.statistics import Statistics
 from modgpt.statistics.verdict import OPEN, SAME
 
 LINE = 23  # points between two options

@@ -5,8 +5,8 @@ from __future__ import annotations
 import altair as alt
 import numpy as np
 
+from modgpt.compare.analysis import Statistics
 from modgpt.compare.figures.figure import Chart, Figure, rows
-from modgpt.compare.statistics import Statistics
 
 
 def pairs_figure(statistics: Statistics, pairs: list[tuple[str, str]]) -> Figure:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from modgpt.compare.analysis import Statistics
 from modgpt.compare.difference_tables import estimated, signed, times, verdict_notes
 from modgpt.compare.findings import findings, half
-from modgpt.compare.statistics import Statistics
 from modgpt.statistics.solved import Solved
 from modgpt.statistics.verdict import BASELINE, BETTER, OPEN, SAME, WORSE
 

@@ -13,6 +13,7 @@ import vl_convert
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
+from modgpt.compare.analysis import Statistics
 from modgpt.compare.columns import FINISHED, NUMBERS, RUNNING
 from modgpt.compare.comparison import Comparison
 from modgpt.compare.counting import several
@@ -25,7 +26,6 @@ from modgpt.compare.load import Results
 from modgpt.compare.report.links import SAMPLE, job_links
 from modgpt.compare.report.overview import overview
 from modgpt.compare.report.payload import as_json, payload
-from modgpt.compare.statistics import Statistics
 from modgpt.compare.tables import (
     LABELS,
     cell_rows,

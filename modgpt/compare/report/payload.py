@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from modgpt.compare.analysis import Statistics, at_largest, budget_of
 from modgpt.compare.columns import LOSS
 from modgpt.compare.comparison import Comparison
 from modgpt.compare.curves import Curves, Points, thinned
@@ -18,7 +19,6 @@ from modgpt.compare.figures.experts import final_load, load_curves
 from modgpt.compare.figures.figure import Figure
 from modgpt.compare.json_values import plain_json
 from modgpt.compare.load import Results
-from modgpt.compare.statistics import Statistics, at_largest, budget_of
 from modgpt.compare.style import DARK, LIGHT
 from modgpt.compare.tables import records
 
