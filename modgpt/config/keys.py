@@ -20,6 +20,7 @@ class Key:
         identity: decides what the training computes, so that two jobs that differ in it are two jobs.
         factor: a comparison may ask what it changes.
         required: the group cannot be left out.
+        several: the group takes a list of options, such as `logger=[default,mlflow]`.
     """
 
     type: Any = None
@@ -27,6 +28,7 @@ class Key:
     identity: bool = True
     factor: bool = True
     required: bool = True
+    several: bool = False
 
 
 KEYS: dict[str, Key] = {
@@ -43,8 +45,8 @@ KEYS: dict[str, Key] = {
     "optimizer": Key(),
     "schedule": Key(),
     "trainer": Key(),
-    "callbacks": Key(identity=False, factor=False),
-    "logger": Key(identity=False, factor=False),
+    "callbacks": Key(identity=False, factor=False, several=True),
+    "logger": Key(identity=False, factor=False, several=True),
     "experiment": Key(required=False),
     "sweep": Key(recipe=False, identity=False, factor=False, required=False),
     # Plain keys.
