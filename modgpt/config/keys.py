@@ -74,6 +74,14 @@ NOT_IDENTITY = (
     "trainer.enable_model_summary", "trainer.log_every_n_steps", "trainer.num_sanity_val_steps",
 )  # fmt: skip
 
+# Callbacks that watch a training and do not change it. Any other belongs to the identity of a job.
+WATCHING = (
+    *("lightning.pytorch.callbacks.ModelCheckpoint", "lightning.pytorch.callbacks.LearningRateMonitor"),
+    *("lightning.pytorch.callbacks.DeviceStatsMonitor", "lightning.pytorch.callbacks.TQDMProgressBar"),
+    *("modgpt.training.callbacks.progress.ProgressBar", "modgpt.training.callbacks.sample.Sample"),
+    "modgpt.training.callbacks.profiler.Profiler",
+)
+
 # The seed of everything; those of the initial weights and of the training data, which follow it.
 SEEDS = ("seed", "model.seed", "data.seed")
 

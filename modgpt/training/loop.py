@@ -57,7 +57,7 @@ from modgpt.training.resume import (
     state_of,
 )
 from modgpt.training.trackers.tracking import begin_trackers, end_trackers
-from modgpt.training.trainer import build_trainer, partial_reason
+from modgpt.training.trainer import build_trainer, early_stop, partial_reason
 
 # What TensorBoard's HParams compare runs by, besides the choices: the same in every run, for its columns
 # come from any one of them.
@@ -133,7 +133,7 @@ def train(job: Job, session: Session | None = None, machine: Machine | None = No
         cut = partial_reason(cfg, trainer, len(data.val_dataloader()))
         record.update(
             status="partial" if cut else "finished",
-            reason=cut,
+            reason=cut or early_stop(cfg, trainer),
             finished_at=now(),
             **ending(),
             **essential.measured(trainer),

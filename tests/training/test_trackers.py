@@ -103,10 +103,11 @@ def wandb_records(folder: Path) -> Iterator[Any]:
 
 
 def test_wandb_offline_has_config_metrics_and_an_artifact(overrides: Overrides, tmp_path: Path) -> None:
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
     in_sweep(tmp_path / "runs")
     offline = ["logger=wandb", "logger.wandb.offline=true", "logger.wandb.tags=[small]"]
     folder = run(overrides(*SHORT, *offline)).folder
+    wandb.teardown()  # waits for its process, which writes the file
     records = list(wandb_records(folder))
     about = next(r.run for r in records if r.WhichOneof("record_type") == "run")
     assert (about.project, about.run_group, about.display_name) == ("modgpt", "runs", "a")
