@@ -57,7 +57,7 @@ class CometTracker(CometLogger):
         """Start an experiment, or go on with the one of an earlier start."""
         self._online = not self.offline
         if self.offline:
-            Path(self._comet_config.offline_directory).mkdir(parents=True, exist_ok=True)
+            Path(str(self.save_dir)).mkdir(parents=True, exist_ok=True)
         super()._create_experiment()
         if self.labels:
             self.experiment.add_tags(self.labels)

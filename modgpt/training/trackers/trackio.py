@@ -53,7 +53,7 @@ class TrackioTracker(Logger):
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any]) -> None:  # type: ignore[override]
         """Start a run, or go on with the one of an earlier start."""
-        import trackio
+        import trackio  # pyright: ignore[reportMissingImports]
 
         self.experiment = trackio.init(
             self.project,
@@ -75,7 +75,7 @@ class TrackioTracker(Logger):
 
     def log_files(self, files: Sequence[Path]) -> None:
         """Keep files as one artifact of the type `model`."""
-        import trackio
+        import trackio  # pyright: ignore[reportMissingImports]
 
         artifact = trackio.Artifact(f"run-{self.version}", type="model")
         for file in files:
@@ -84,7 +84,7 @@ class TrackioTracker(Logger):
 
     def end(self, status: str) -> None:
         """End the run with the status of the record."""
-        import trackio
+        import trackio  # pyright: ignore[reportMissingImports]
 
         self.experiment.log({"status": status})
         trackio.finish()
