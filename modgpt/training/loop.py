@@ -7,7 +7,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from modgpt.config.compose import Job
 from modgpt.data.base import DataModule
+from modgpt.errors import UserError
 from modgpt.files import replaced
 from modgpt.model.cost import count_parameters
 from modgpt.model.gpt import GPT
@@ -211,8 +212,7 @@ def attach(
         if getattr(callback, "folder", folder) is None:  # a callback of ours that writes files
             callback.folder = str(folder)  # pyright: ignore[reportAttributeAccessIssue]
     loggers = build_loggers(cfg.logger, folder, resumed.step if resumed else None)
-    trainer.loggers = [*loggers.values()]
-    begin_trackers(loggers, folder, parameters)
+    trainer.loggers = begin_trackers(loggers, folder, parameters)
 
 
 @contextmanager
@@ -221,7 +221,7 @@ def ended_trackers(trainer: L.Trainer, folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if trainer.loggers:
+        with suppress(UserError):  # no readable record: the error that led to it is told
             end_trackers(trainer.loggers, folder, read_record(folder))
 
 

@@ -113,7 +113,10 @@ def values() -> dict[str, str]:
 def choices() -> list[str]:
     """Every `group=option`, but for what asks the network: a corpus, and the trackers."""
     found = [f"{g}={o}" for g in groups() for o in (*options(g), *variants(g)) if g != "sweep"]
-    online = {"data=shakespeare", *(f"logger={name}" for name in ("wandb", "mlflow", "trackio", "comet"))}
+    online = {
+        "data=shakespeare",
+        *(f"logger={name}" for name in ("wandb", "mlflow", "trackio", "comet")),
+    }
     return [choice for choice in found if choice not in online]
 
 

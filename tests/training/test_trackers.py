@@ -205,6 +205,34 @@ def test_a_tracker_that_fails_is_switched_off_and_told_once(
     ]
 
 
+@pytest.mark.parametrize(
+    ("package", "arguments"),
+    [
+        ("mlflow", ["logger=mlflow", "logger.mlflow.tracking_uri=http://127.0.0.1:9"]),
+        ("wandb", ["logger=wandb"]),
+        ("comet_ml", ["logger=comet"]),
+    ],
+)
+def test_no_server_and_no_login_lose_no_training(
+    package: str,
+    arguments: list[str],
+    overrides: Overrides,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pytest.importorskip(package)
+    monkeypatch.setenv("HOME", str(tmp_path))  # no login of this user's
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "COMET_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    outcome = run(overrides(*SHORT, *arguments))
+    assert outcome.record.status == "finished"
+    told = [r.message for r in caplog.records if "is switched off; the training goes on" in r.message]
+    assert len(told) == 1
+    assert not (outcome.folder / "trackers.json").exists()
+
+
 @pytest.mark.parametrize("option", ["mlflow", "wandb", "trackio", "comet"])
 def test_a_missing_package_is_one_line_and_nothing_is_written(
     option: str,

@@ -53,14 +53,15 @@ class CometTracker(CometLogger):
     def _create_experiment(self) -> None:
         """Nothing yet: `begin` does it, so that an error is met where it is told."""
 
-    def begin(self) -> None:
-        """Start an experiment, or go on with the one of an earlier start."""
+    def begin(self) -> str:
+        """The key of a new experiment, or of the one of an earlier start, which goes on."""
         self._online = not self.offline
         if self.offline:
             Path(str(self.save_dir)).mkdir(parents=True, exist_ok=True)
         super()._create_experiment()
         if self.labels:
             self.experiment.add_tags(self.labels)
+        return self.experiment.get_key()
 
     def log_files(self, files: Sequence[Path]) -> None:
         """Keep files as assets."""

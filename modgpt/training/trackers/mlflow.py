@@ -57,8 +57,8 @@ class MLflowTracker(MLFlowLogger):
             artifact_location=artifacts,
         )
 
-    def begin(self) -> None:
-        """Start a run, or go on with the one of an earlier start."""
+    def begin(self) -> str | None:
+        """The id of a new run, or of the run of an earlier start, which goes on."""
         from mlflow.exceptions import MlflowException
 
         if self._run_id is not None:
@@ -75,6 +75,7 @@ class MLflowTracker(MLFlowLogger):
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
             _ = self.experiment  # another job of the sweep has made the experiment meanwhile
+        return self.run_id
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any]) -> None:  # type: ignore[override]

@@ -85,6 +85,8 @@ def build_tracker(name: str, node: DictConfig, folder: Path) -> Logger | None:
     try:
         with errors_of(f"logger.{name}"):
             logger = instantiate(node, _partial_=True)(**given)
+        if is_leader() and not hasattr(logger, "begin"):
+            getattr(logger, "experiment", None)  # Lightning would ask for it outside of our guard
     except UserError:
         raise
     except TypeError as error:
@@ -128,26 +130,30 @@ def told(name: str, error: Exception) -> None:
     )
 
 
-def begin_trackers(loggers: Mapping[str, Logger], folder: Path, parameters: dict[str, Any]) -> None:
-    """Begin the run of each tracker, or go on with it, and keep the tracker's id of it.
+def begin_trackers(
+    loggers: Mapping[str, Logger], folder: Path, parameters: dict[str, Any]
+) -> list[Logger]:
+    """The loggers of which none has failed, once each tracker has begun its run or goes on with it.
+
+    The trackers' ids of the run are kept in its folder.
 
     Args:
         loggers: by name.
         folder: the run's.
         parameters: plain values to compare runs by.
     """
-    if not is_leader():
-        return
-    ids = known_ids(folder)
+    ids, left = known_ids(folder), []
     for name, logger in loggers.items():
-        if not hasattr(logger, "begin"):
-            continue
-        logger.begin()  # type: ignore[attr-defined]
-        logger.log_hyperparams(parameters)
-        if logger.version is not None:
-            ids[name] = str(logger.version)
-    if ids:
+        if hasattr(logger, "begin") and is_leader():
+            known = logger.begin()  # type: ignore[attr-defined]
+            if known is None:  # an error, which has been told
+                continue
+            ids[name] = known
+            logger.log_hyperparams(parameters)
+        left.append(logger)
+    if ids and is_leader():
         write_json(folder / IDS, ids)
+    return left
 
 
 def end_trackers(loggers: Sequence[Logger], folder: Path, record: RunRecord) -> None:

@@ -47,8 +47,9 @@ class TrackioTracker(Logger):
     def version(self) -> str:
         return self.run.id or self.run.name
 
-    def begin(self) -> None:
-        """Nothing yet: Trackio begins a run with its parameters."""
+    def begin(self) -> str:
+        """The name of the run; Trackio begins it with its parameters."""
+        return self.version
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any]) -> None:  # type: ignore[override]

@@ -54,9 +54,9 @@ class WandbTracker(WandbLogger):
         )
         self._wandb_init.pop("anonymous", None)  # Lightning's default, which wandb warns of
 
-    def begin(self) -> None:
-        """Start a run, or go on with the one of an earlier start."""
-        _ = self.experiment
+    def begin(self) -> str:
+        """The id of a new run, or of the run of an earlier start, which goes on."""
+        return self.experiment.id
 
     def log_files(self, files: Sequence[Path]) -> None:
         """Keep files as one artifact of the type `model`."""
