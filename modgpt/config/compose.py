@@ -88,7 +88,17 @@ def make_job(config: DictConfig, chosen: object, overrides: Iterable[str]) -> Jo
             raise UserError(
                 f"the group {group} cannot be left out: choose one of {', '.join(options(group))}"
             )
+    chosen = chosen | listed_options(overrides)  # Hydra's record leaves them out
     return Job(config, {g: str(chosen[g]) for g in groups() if chosen.get(g)}, overrides)
+
+
+def listed_options(overrides: Sequence[str]) -> dict[str, str]:
+    """The groups for which an override lists several options, as `[default,mlflow]`."""
+    return {
+        o.key_or_group: f"[{','.join(str(getattr(v, 'text', v)) for v in value)}]"
+        for o in parse(overrides)
+        if o.key_or_group in groups() and isinstance(value := o.value(), list)
+    }
 
 
 def label(choices: dict[str, str]) -> str:

@@ -20,6 +20,7 @@ class Key:
         identity: decides what the training computes, so that two jobs that differ in it are two jobs.
         factor: a comparison may ask what it changes.
         required: the group cannot be left out.
+        several: the group takes a list of options, such as `logger=[default,mlflow]`.
     """
 
     type: Any = None
@@ -27,6 +28,7 @@ class Key:
     identity: bool = True
     factor: bool = True
     required: bool = True
+    several: bool = False
 
 
 KEYS: dict[str, Key] = {
@@ -43,8 +45,8 @@ KEYS: dict[str, Key] = {
     "optimizer": Key(),
     "schedule": Key(),
     "trainer": Key(),
-    "callbacks": Key(identity=False, factor=False),
-    "logger": Key(identity=False, factor=False),
+    "callbacks": Key(identity=False, factor=False, several=True),
+    "logger": Key(identity=False, factor=False, several=True),
     "experiment": Key(required=False),
     "sweep": Key(recipe=False, identity=False, factor=False, required=False),
     # Plain keys.
@@ -71,6 +73,14 @@ NOT_IDENTITY = (
     "trainer.accelerator", "trainer.devices", "trainer.enable_progress_bar",
     "trainer.enable_model_summary", "trainer.log_every_n_steps", "trainer.num_sanity_val_steps",
 )  # fmt: skip
+
+# Callbacks that watch a training and do not change it. Any other belongs to the identity of a job.
+WATCHING = (
+    *("lightning.pytorch.callbacks.ModelCheckpoint", "lightning.pytorch.callbacks.LearningRateMonitor"),
+    *("lightning.pytorch.callbacks.DeviceStatsMonitor", "lightning.pytorch.callbacks.TQDMProgressBar"),
+    *("modgpt.training.callbacks.progress.ProgressBar", "modgpt.training.callbacks.sample.Sample"),
+    "modgpt.training.callbacks.profiler.Profiler",
+)
 
 # The seed of everything; those of the initial weights and of the training data, which follow it.
 SEEDS = ("seed", "model.seed", "data.seed")

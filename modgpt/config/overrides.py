@@ -122,6 +122,8 @@ def check_option(override: Override, group: str) -> None:
         return
     if isinstance(value, ChoiceSweep):
         listed = value.list
+    elif isinstance(value, list) and value and group in KEYS and KEYS[group].several:
+        listed = value
     elif isinstance(value, Sweep | list | dict):
         raise UserError(
             f"{override.input_line}: write the name of an option, such as {group}={options(group)[0]}"

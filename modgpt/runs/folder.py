@@ -6,6 +6,7 @@ result.json      the record, from the first moment on
 checkpoints/     best.ckpt (by val/loss) and last.ckpt
 validation.npz   the losses of the latest validation, window by window
 metrics.csv      what was logged, beside TensorBoard's event file
+trackers.json    the ids of the run in its trackers, such as MLflow
 sample.txt       text that the model generated at the last validation
 """
 

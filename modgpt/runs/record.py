@@ -44,7 +44,7 @@ class RunRecord:
     overrides: list[str]  # the command line that leads to the same run
     seed: Count  # of initial weights, dropout and data order
     format: int = FORMAT  # of this record
-    reason: str | None = None  # why it is not finished
+    reason: str | None = None  # why it is not finished, or has stopped early
     # What came out.
     final_val_loss: float | None = None  # of the latest validation
     final_val_accuracy: float | None = None  # of tasks with answers

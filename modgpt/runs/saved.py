@@ -27,7 +27,10 @@ from modgpt.runs.record import read_record
 CHANGEABLE = ("dropout", "init_std", "residual_std", "seed")
 KEPT = (*PARTS, "model", "experiment", "sweep", "tokenizer")
 # Where a configuration could say that files go: always decided anew.
-PLACES = ("dirpath", "save_dir", "default_root_dir", "log_dir", "root_dir", "folder")
+PLACES = (
+    *("dirpath", "save_dir", "default_root_dir", "log_dir", "root_dir", "folder", "dir"),
+    *("offline_directory", "artifact_location", "tracking_uri", "server_url", "base_url", "host"),
+)
 
 
 def job_of(overrides: Sequence[str], trust: Sequence[str] = ()) -> Job:

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from modgpt.config.compose import label
-from modgpt.config.keys import KEYS, NOT_IDENTITY
+from modgpt.config.keys import KEYS, NOT_IDENTITY, WATCHING
 from modgpt.config.seeds import seed_in_name
 
 
@@ -21,12 +21,15 @@ def job_hash(config: DictConfig, corpus_sha256: str) -> str:
         corpus_sha256: digest of the text.
     """
     content: Any = OmegaConf.to_container(config, resolve=True)
+    changing = [n for n in content["callbacks"].values() if n and n["_target_"] not in WATCHING]
     for key, about in KEYS.items():
         if not about.identity:
             content.pop(key, None)
     for key in NOT_IDENTITY:
         group, _, leaf = key.partition(".")
         content[group].pop(leaf, None)
+    if changing:
+        content["callbacks"] = changing
     text = json.dumps([content, corpus_sha256], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 

@@ -18,10 +18,10 @@ from omegaconf import DictConfig
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData  # type: ignore[attr-defined]
 from torch.utils.tensorboard.summary import hparams
 
-from modgpt.config.check import parameters
 from modgpt.config.keys import PARTS, command_keys
 from modgpt.config.search import groups
 from modgpt.files import replaced
+from modgpt.training.trackers.tracking import build_tracker
 from modgpt.training.trainer import errors_of
 
 log = logging.getLogger(__name__)
@@ -29,11 +29,10 @@ log = logging.getLogger(__name__)
 NAMED_BY = {*PARTS, "seed"} - {"block"}
 
 
-def build_loggers(nodes: DictConfig, folder: Path, resume_step: int | None) -> list[Logger]:
-    """The loggers of the group; null switches one off.
+def build_loggers(nodes: DictConfig, folder: Path, resume_step: int | None) -> dict[str, Logger]:
+    """The loggers of the group, by name; null switches one off.
 
-    A logger gets the run's folder as `save_dir` if it takes one and none is given, and `resume_step` if
-    it takes that, as those below do.
+    Those below write the run's own files, and their errors end the training. All others are trackers.
 
     Args:
         nodes: by name, each with a `_target_`.
@@ -43,15 +42,15 @@ def build_loggers(nodes: DictConfig, folder: Path, resume_step: int | None) -> l
     Raises:
         UserError: a logger refuses its arguments, or its package is not installed.
     """
-    loggers = []
+    loggers: dict[str, Logger] = {}
     for name, node in nodes.items():
         if node is None:
             continue
-        taken, _ = parameters(get_object(node["_target_"]))
-        offered = {"save_dir": str(folder), "resume_step": resume_step}
-        given = {key: value for key, value in offered.items() if key in taken and node.get(key) is None}
-        with errors_of(f"logger.{name}"):
-            loggers.append(instantiate(node, **given))
+        if get_object(node["_target_"]) in (RunTensorBoardLogger, RunCSVLogger):
+            with errors_of(f"logger.{name}"):
+                loggers[str(name)] = instantiate(node, save_dir=str(folder), resume_step=resume_step)
+        elif (tracker := build_tracker(str(name), node, folder)) is not None:
+            loggers[str(name)] = tracker
     return loggers
 
 

@@ -6,6 +6,8 @@ import logging
 import shutil
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,13 +20,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from modgpt.config.compose import Job
 from modgpt.data.base import DataModule
+from modgpt.errors import UserError
 from modgpt.files import replaced
 from modgpt.model.cost import count_parameters
 from modgpt.model.gpt import GPT
 from modgpt.runs.checkpoint import AtomicCheckpointIO
 from modgpt.runs.folder import claim_folder
 from modgpt.runs.provenance import device_name, now, peak_memory
-from modgpt.runs.record import RecordFile, RunRecord
+from modgpt.runs.record import RecordFile, RunRecord, read_record
 from modgpt.runs.session import Session
 from modgpt.training.callbacks.measuring import (
     AttentionBackend,
@@ -54,7 +57,8 @@ from modgpt.training.resume import (
     find_started,
     state_of,
 )
-from modgpt.training.trainer import build_trainer, partial_reason
+from modgpt.training.trackers.tracking import begin_trackers, end_trackers
+from modgpt.training.trainer import build_trainer, early_stop, partial_reason
 
 # What TensorBoard's HParams compare runs by, besides the choices: the same in every run, for its columns
 # come from any one of them.
@@ -116,7 +120,7 @@ def train(job: Job, session: Session | None = None, machine: Machine | None = No
             "tokens_seen": data.tokens_seen(),
         }
 
-    with session.recording(first, ending) as record:
+    with ended_trackers(trainer, folder), session.recording(first, ending) as record:
         if is_leader():
             with replaced(folder / "config.yaml") as beside:
                 OmegaConf.save(cfg, beside)
@@ -124,13 +128,13 @@ def train(job: Job, session: Session | None = None, machine: Machine | None = No
             if trainer.world_size > 1:
                 tell_followers(job, prepared.machine, folder)
         essential.attach(folder, record, session)
-        attach(trainer, cfg, folder, resumed)
+        attach(trainer, cfg, folder, resumed, essential.parameters)
         with state_of(resumed, essential.stop):
             fit(trainer, module, essential, resumed)
         cut = partial_reason(cfg, trainer, len(data.val_dataloader()))
         record.update(
             status="partial" if cut else "finished",
-            reason=cut,
+            reason=cut or early_stop(cfg, trainer),
             finished_at=now(),
             **ending(),
             **essential.measured(trainer),
@@ -155,6 +159,11 @@ class Essential:
         self.throughput, self.backend = Throughput(cfg.compile), AttentionBackend()
         self.logs, self.files = LogBeforeSaving(), AtomicCheckpointIO()
         self.data = data
+        self.parameters = (
+            choices
+            | {key: OmegaConf.select(cfg, key) for key in COMPARED}
+            | {"parameters": count_parameters(model)}
+        )
         content = {
             "config": OmegaConf.to_container(cfg, resolve=True),
             "tokenizer": data.tokenizer.to_dict(),
@@ -167,12 +176,7 @@ class Essential:
             self.backend,
             SelfContained(content),
             self.validations,
-            HyperParameters(
-                choices
-                | {key: OmegaConf.select(cfg, key) for key in COMPARED}
-                | {"parameters": count_parameters(model)},
-                self.validations,
-            ),
+            HyperParameters(self.parameters, self.validations),
             self.stop,
         ]
 
@@ -194,14 +198,31 @@ class Essential:
         }
 
 
-def attach(trainer: L.Trainer, cfg: DictConfig, folder: Path, resumed: Resumed | None) -> None:
-    """Point checkpoints, profiles and loggers to the run's folder."""
+def attach(
+    trainer: L.Trainer,
+    cfg: DictConfig,
+    folder: Path,
+    resumed: Resumed | None,
+    parameters: dict[str, Any],
+) -> None:
+    """Point checkpoints, profiles and loggers to the run's folder, and begin with the trackers."""
     for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             callback.dirpath = str(folder / "checkpoints")
         if getattr(callback, "folder", folder) is None:  # a callback of ours that writes files
             callback.folder = str(folder)  # pyright: ignore[reportAttributeAccessIssue]
-    trainer.loggers = build_loggers(cfg.logger, folder, resumed.step if resumed else None)
+    loggers = build_loggers(cfg.logger, folder, resumed.step if resumed else None)
+    trainer.loggers = begin_trackers(loggers, folder, parameters)
+
+
+@contextmanager
+def ended_trackers(trainer: L.Trainer, folder: Path) -> Iterator[None]:
+    """Tell the trackers how the run has ended, once its record says so."""
+    try:
+        yield
+    finally:
+        with suppress(UserError):  # no readable record: the error that led to it is told
+            end_trackers(trainer.loggers, folder, read_record(folder))
 
 
 def fit(trainer: L.Trainer, module: LitGPT, essential: Essential, resumed: Resumed | None) -> None:

@@ -27,6 +27,7 @@ from modgpt.runs.saved import differences
 from modgpt.training.hardware import Machine, check_machine, machine_for
 from modgpt.training.lit_module import LitGPT
 from modgpt.training.memory import check_memory
+from modgpt.training.trackers.tracking import check_loggers
 from modgpt.training.trainer import check_trainer, validated_batches
 
 LARGEST_SEED = 2**32 - 1
@@ -131,6 +132,7 @@ def prepare(
     check_arguments(cfg)
     check_ranges(cfg)
     check_trainer(cfg)
+    check_loggers(cfg.logger)
     check_machine(machine)
     data = (corpora or Corpora()).of(cfg)
     validated_batches(cfg, len(data.val_dataloader()))

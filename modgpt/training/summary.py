@@ -36,6 +36,8 @@ def print_summary(folder: Path, record: RunRecord, sample: str) -> None:
         table.add_row("speed", f"{record.tokens_per_second:,.0f} tokens/s")
     if record.status == "partial":
         table.add_row("partial", str(record.reason))
+    elif record.reason is not None:
+        table.add_row("early", record.reason)
     table.add_row("wall time", f"{record.wall_seconds:.1f} s on {record.device}")
     table.add_row("folder", shown(folder))
     further = Text(f"tensorboard --logdir {shown(folder.parent)}\nmodgpt generate --run {shown(folder)}")

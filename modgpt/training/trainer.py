@@ -15,7 +15,8 @@ import lightning as L
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, Timer
+from lightning.pytorch.callbacks import Callback, EarlyStopping, Timer
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from omegaconf import DictConfig, OmegaConf
 
 from modgpt.errors import UserError, as_user_errors
@@ -187,16 +188,16 @@ def errors_of(name: str) -> Iterator[None]:
 def partial_reason(cfg: DictConfig, trainer: L.Trainer, batches: int) -> str | None:
     """Why the result of a training is partial; None where it is complete.
 
+    A training that early stopping has ended is complete: it is the whole result of that rule.
+
     Args:
         cfg: resolved.
         trainer: after the training.
         batches: validation batches of the data.
     """
     reasons = []
-    if trainer.global_step < cfg.trainer.max_steps:
-        timers = [c for c in trainer.callbacks if isinstance(c, Timer)]  # pyright: ignore
-        over = any(time_is_up(timer) for timer in timers)
-        by = "the time limit was reached" if over else "a callback ended the training"
+    if trainer.global_step < cfg.trainer.max_steps and early_stop(cfg, trainer) is None:
+        by = "the time limit was reached" if out_of_time(trainer) else "a callback ended the training"
         reasons.append(f"step {trainer.global_step} of trainer.max_steps={cfg.trainer.max_steps}: {by}")
     used = validated_batches(cfg, batches)
     if used < batches:
@@ -205,6 +206,26 @@ def partial_reason(cfg: DictConfig, trainer: L.Trainer, batches: int) -> str | N
             f"{cfg.trainer.limit_val_batches}"
         )
     return "; ".join(reasons) or None
+
+
+def early_stop(cfg: DictConfig, trainer: L.Trainer) -> str | None:
+    """What early stopping says of the end of a training; None where something else ended it."""
+    if trainer.global_step >= cfg.trainer.max_steps or out_of_time(trainer):
+        return None
+    for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
+        if (
+            isinstance(callback, EarlyStopping)
+            and callback.stopping_reason is not EarlyStoppingReason.NOT_STOPPED
+        ):
+            why = str(callback.stopping_reason_message).removesuffix(" Signaling Trainer to stop.")
+            return f"stopped early at step {trainer.global_step}: {why}"
+    return None
+
+
+def out_of_time(trainer: L.Trainer) -> bool:
+    """Whether `trainer.max_time` is over."""
+    timers = [c for c in trainer.callbacks if isinstance(c, Timer)]  # pyright: ignore
+    return any(time_is_up(timer) for timer in timers)
 
 
 def time_is_up(timer: Timer) -> bool:

@@ -111,9 +111,13 @@ def values() -> dict[str, str]:
 
 @cache
 def choices() -> list[str]:
-    """Every `group=option`, but for the corpus that may have to be downloaded."""
+    """Every `group=option`, but for what asks the network: a corpus, and the trackers."""
     found = [f"{g}={o}" for g in groups() for o in (*options(g), *variants(g)) if g != "sweep"]
-    return [choice for choice in found if choice != "data=shakespeare"]
+    online = {
+        "data=shakespeare",
+        *(f"logger={name}" for name in ("wandb", "mlflow", "trackio", "comet")),
+    }
+    return [choice for choice in found if choice not in online]
 
 
 @st.composite
@@ -161,6 +165,11 @@ def override(draw: st.DrawFn) -> str:
                 [
                     "logger.csv=null",
                     "logger.tensorboard=null",
+                    "logger=[csv,none]",
+                    "logger=[csv,x]",
+                    "logger=[default,csv]",
+                    "callbacks=[early_stopping,learning_rate]",
+                    "callbacks=[default,[none]]",
                     "hydra.run.dir=x",
                     "hydra.mode=MULTIRUN",
                     "hydra.verbose=true",

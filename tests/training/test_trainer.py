@@ -10,7 +10,8 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.callbacks import Callback, Timer
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from modgpt import compose
@@ -18,10 +19,11 @@ from modgpt.commands.train import main
 from modgpt.errors import UserError
 from modgpt.runs.checkpoint import AtomicCheckpointIO
 from modgpt.runs.saved import job_of
+from modgpt.sweep.identity import job_hash
 from modgpt.training.lit_module import LitGPT
 from modgpt.training.loop import train
 from modgpt.training.trainer import FIXED, build_trainer, check_trainer, validated_batches
-from tests.training.test_loop import losses, run, weights
+from tests.training.test_loop import losses, rows, run, weights
 
 Overrides = Callable[..., list[str]]
 
@@ -208,10 +210,14 @@ def test_a_training_that_runs_out_of_time_is_partial_and_goes_on(
     assert (resumed.status, resumed.reason, resumed.final_step) == ("finished", None, 30)
 
 
-STOP_EARLY = (
-    "+callbacks.early._target_=lightning.pytorch.callbacks.EarlyStopping",
-    "+callbacks.early.monitor=val/loss", "+callbacks.early.patience=1", "+callbacks.early.min_delta=1e9",
-)  # fmt: skip
+class StopAt(Callback):
+    """Ends a training at a step, for no reason that it gives."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
+        trainer.should_stop = trainer.should_stop or trainer.global_step == self.step
 
 
 @pytest.mark.parametrize(("min_steps", "stopped_at"), [(None, 10), (18, 18)])
@@ -219,11 +225,88 @@ def test_a_training_that_a_callback_ends_is_partial(
     min_steps: int | None, stopped_at: int, overrides: Overrides
 ) -> None:
     more = [] if min_steps is None else [f"+trainer.min_steps={min_steps}"]
-    outcome = run(overrides(*STOP_EARLY, "trainer.val_check_interval=5", "logger=csv", *more))
+    stop = [f"+callbacks.stop._target_={__name__}.StopAt", "+callbacks.stop.step=10"]
+    outcome = run(overrides(*stop, "trainer.val_check_interval=5", "logger=csv", *more))
     assert outcome.record.status == "partial" and outcome.record.final_step == stopped_at
     reason = f"step {stopped_at} of trainer.max_steps=30: a callback ended the training"
     assert outcome.record.reason == reason
     assert outcome.record.tokens_seen == stopped_at * 8 * 16
+
+
+# --- early stopping -------------------------------------------------------------------------------
+
+NEVER_LOWER = (
+    *("callbacks=early_stopping", "callbacks.early_stopping.min_delta=1e9", "logger=csv"),
+    *("callbacks.early_stopping.patience=2", "trainer.val_check_interval=5", "model.dropout=0.1"),
+)
+
+
+def test_early_stopping_is_a_whole_result(overrides: Overrides) -> None:
+    outcome = run(overrides(*NEVER_LOWER))
+    assert (outcome.record.status, outcome.record.final_step) == ("finished", 15)
+    assert outcome.record.reason == (
+        "stopped early at step 15: Monitored metric val/loss did not improve in the last 2 records. "
+        f"Best score: {losses(outcome.folder, 'val/loss')[0]:.3f}."
+    )
+    assert outcome.record.tokens_seen == 15 * 8 * 16
+    plain = run(overrides("callbacks=early_stopping", "logger=csv")).record
+    assert (plain.status, plain.final_step, plain.reason) == ("finished", 30, None)
+
+
+@pytest.mark.parametrize("stop", [3, 5, 10, 12, 15])
+def test_early_stopping_after_a_kill_stops_at_the_same_step(stop: int, overrides: Overrides) -> None:
+    """Also if it is killed between the step that is saved and its validation."""
+    whole = run(overrides(*NEVER_LOWER, "run_name=whole"))
+    kill = [f"+callbacks.kill._target_={__name__}.KillAt", f"+callbacks.kill.step={stop}"]
+    with pytest.raises(Killed):
+        run(overrides(*NEVER_LOWER, "run_name=cut", "callbacks.last.every_n_train_steps=1", *kill))
+    folder = whole.folder.with_name("cut")
+    # A callback of the tests is not trusted in a saved configuration.
+    config = OmegaConf.load(folder / "config.yaml")
+    del config["callbacks"]["kill"]
+    OmegaConf.save(config, folder / "config.yaml")
+    resumed = run([f"resume={folder}"])
+    assert (resumed.record.status, resumed.record.final_step) == ("finished", 15)
+    assert resumed.record.reason == whole.record.reason
+    for name, weight in weights(whole.folder).items():
+        assert torch.equal(weight, weights(folder)[name])
+
+
+class Killed(RuntimeError):
+    """Stands for the end of a process."""
+
+
+class KillAt(Callback):
+    """Ends a training at the end of a step, before its validation but after its checkpoint."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_validation_start(self, trainer: L.Trainer, *_: object) -> None:
+        if trainer.global_step == self.step:
+            raise Killed
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: object) -> None:
+        if trainer.global_step == self.step:
+            raise Killed
+
+
+def test_a_resumed_run_can_have_more_patience(overrides: Overrides) -> None:
+    first = run(overrides(*NEVER_LOWER))
+    again = run([f"resume={first.folder}"]).record
+    assert (again.status, again.final_step, again.reason) == ("finished", 15, first.record.reason)
+    later = run([f"resume={first.folder}", "callbacks.early_stopping.patience=4"]).record
+    assert (later.status, later.final_step) == ("finished", 25)
+
+
+def test_early_stopping_makes_another_job_and_a_watching_callback_does_not() -> None:
+    def hashed(*more: str) -> str:
+        return job_hash(compose(["trainer.max_steps=5", *more]), "0")
+
+    plain = hashed()
+    assert hashed("callbacks=none") == hashed("callbacks=[profiler,learning_rate]") == plain
+    patient = hashed("callbacks=early_stopping", "callbacks.early_stopping.patience=9")
+    assert len({plain, hashed("callbacks=early_stopping"), patient}) == 3
 
 
 # --- callbacks and loggers ------------------------------------------------------------------------
@@ -237,9 +320,11 @@ def test_null_switches_off(overrides: Overrides) -> None:
 
 
 def test_any_callback_of_lightning_s_works(overrides: Overrides) -> None:
-    monitor = "+callbacks.rate._target_=lightning.pytorch.callbacks.LearningRateMonitor"
-    folder = run(overrides("trainer.max_steps=4", "trainer.log_every_n_steps=1", monitor)).folder
+    stats = "+callbacks.stats._target_=lightning.pytorch.callbacks.DeviceStatsMonitor"
+    more = ["callbacks=learning_rate", stats, "+callbacks.stats.cpu_stats=true"]
+    folder = run(overrides("trainer.max_steps=4", "trainer.log_every_n_steps=1", *more)).folder
     assert losses(folder, "lr-AdamW/pg1")
+    assert any(name.startswith("DeviceStatsMonitor") for name in rows(folder)[0])
 
 
 def test_what_is_no_callback_is_refused(
