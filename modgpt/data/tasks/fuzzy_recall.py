@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
 
 from modgpt.data.tasks.base import TaskDataModule, Tokens, at_least
+
+Group = tuple[int, ...]
 
 
 class FuzzyRecallDataModule(TaskDataModule):
@@ -51,38 +54,39 @@ class FuzzyRecallDataModule(TaskDataModule):
 
     def draw(self, rng: np.random.Generator, n: int) -> tuple[Tokens, Tokens]:
         inputs, targets = self.blank(n)
-        half = self.vocabulary // 2
-        for i in range(n):
-            value_of = dict[tuple[int, ...], tuple[int, ...]]()
-            while len(value_of) < self.pairs:
-                key, value = (
-                    tuple(rng.permutation(half)[:size]) for size in rng.integers(1, self.group + 1, 2)
-                )
-                value_of.setdefault(key, value)
-            pairs = [*value_of.items()]
-            order = rng.permutation(self.pairs)
+        for read, wanted in zip(inputs, targets, strict=True):
+            pairs = self.pairs_of(rng)
+            asked = [pairs[i] for i in rng.permutation(self.pairs)]
             end = 0
-            for j, (key, value) in enumerate([*pairs, *(pairs[o] for o in order)]):
-                start, end = end + len(key), end + len(key) + len(value)
-                inputs[i, start - len(key) : start] = [1 + x for x in key]
-                inputs[i, start:end] = [1 + half + x for x in value]
-                if j >= self.pairs:
-                    targets[i, start - 1 : end - 1] = inputs[i, start:end]
+            for i, (key, value) in enumerate([*pairs, *asked]):
+                start = end + len(key)
+                read[end:start], end = key, start + len(value)
+                read[start:end] = value
+                if i >= self.pairs:
+                    wanted[start - 1 : end - 1] = value
         return inputs, targets
 
+    def pairs_of(self, rng: np.random.Generator) -> list[tuple[Group, Group]]:
+        """Draw the keys and values of one sequence."""
+        half, value_of = self.vocabulary // 2, dict[Group, Group]()
+        while len(value_of) < self.pairs:
+            key_size, value_size = rng.integers(1, self.group + 1, size=2)
+            key = 1 + rng.permutation(half)[:key_size]
+            value = 1 + half + rng.permutation(half)[:value_size]
+            value_of.setdefault(tuple(key.tolist()), tuple(value.tolist()))
+        return [*value_of.items()]
+
     def solve(self, read: list[int]) -> dict[int, int]:
-        half = self.vocabulary // 2
-        value_of, answers = dict[tuple[int, ...], list[int]](), dict[int, int]()
-        t = 0
+        half, t = self.vocabulary // 2, 0
+        value_of, answers = dict[Group, Group](), dict[int, int]()
         while t < len(read) and read[t]:
-            start = next(i for i in range(t, len(read)) if read[i] > half)
-            key = tuple(read[t:start])
+            key = tuple(takewhile(lambda letter: 1 <= letter <= half, read[t:]))
+            t += len(key)
             if key in value_of:
-                answers |= {start - 1 + i: letter for i, letter in enumerate(value_of[key])}
-                t = start + len(value_of[key])
+                answers |= {t - 1 + i: letter for i, letter in enumerate(value_of[key])}
             else:
-                t = next((i for i in range(start, len(read)) if read[i] <= half), len(read))
-                value_of[key] = read[start:t]
+                value_of[key] = tuple(takewhile(lambda letter: letter > half, read[t:]))
+            t += len(value_of[key])
         return answers
 
     @property
