@@ -42,8 +42,8 @@ def test_counts_of_every_attention_and_task(sweep: Path) -> None:
         assert count.runs == 4 and (count.low, count.high) == pytest.approx((exact.low, exact.high))
     rows = {row["task"]: row for row in task_rows(statistics)}
     assert list(rows) == ["dyck", "parity", "recall"]
-    assert rows["recall"]["attention=flash"] == "4 of 4 (40% to 100%)"
-    assert rows["parity"]["attention=linear"] == "2 of 4 (7% to 93%)"
+    assert rows["recall"]["flash"] == "4 of 4 (40% to 100%)"
+    assert rows["parity"]["linear"] == "2 of 4 (7% to 93%)"
 
 
 def test_tasks_are_contexts_and_not_options(sweep: Path) -> None:
@@ -55,7 +55,7 @@ def test_tasks_are_contexts_and_not_options(sweep: Path) -> None:
     verdicts = {s.option: s.verdict for s in comparison.statistics.solved}
     assert verdicts == {"linear": "cannot tell", "local_window": "worse"}
     assert set(comparison.statistics.effects["factor"]) == {"attention"}
-    assert any("Each data has its own data" in caution for caution in comparison.words.cautions)
+    assert any("compare losses within one task" in caution for caution in comparison.words.cautions)
 
 
 def test_the_files_show_the_counts(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:

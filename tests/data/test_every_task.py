@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import inspect
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
+from omegaconf import DictConfig
 from torch import Tensor
 
 from modgpt.config.compose import compose
@@ -31,11 +33,15 @@ TASKS = [
 every_task = pytest.mark.parametrize("name", TASKS)
 
 
+@cache
+def node_of(name: str, *overrides: str) -> DictConfig:
+    return compose([f"data={name}", "model.block_size=48", *overrides]).data
+
+
 def task(name: str, *overrides: str, **changes: Any) -> TaskDataModule:
     """A task as its YAML makes it, loaded."""
-    node = compose([f"data={name}", "model.block_size=48", *overrides]).data
     sizes = {"batch_size": 8, "val_sequences": 20} | changes
-    data = instantiate(node, tokenizer=CharTokenizer.from_text, **sizes)
+    data = instantiate(node_of(name, *overrides), tokenizer=CharTokenizer.from_text, **sizes)
     data.load()
     return data
 

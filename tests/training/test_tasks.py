@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from modgpt import load_run
 from modgpt.commands.train import main
 from modgpt.compare.comparison import compare
-from modgpt.config.search import options
 from modgpt.data.batch import IGNORED
 from modgpt.data.tasks.base import TaskDataModule
 from modgpt.training.lit_module import LitGPT
@@ -128,6 +127,7 @@ def test_the_summary_shows_answers(
     out = capsys.readouterr().out
     result = json.loads((tmp_path / "runs" / "seen" / "result.json").read_text())
     assert f"accuracy {result['final_val_accuracy']:.2%}" in out, "a line per validation"
+    assert f"(chance {1 / (4 if name == 'recall' else 8):.2%})" in out
     for word in ("reads", "wanted", "answers", "validation loss", "modgpt generate --run"):
         assert word in out
     assert "perplexity" not in out and "bits per character" not in out
@@ -164,10 +164,7 @@ def test_mistakes(task: Overrides, tmp_path: Path, capsys: pytest.CaptureFixture
         (task("recall", "data.power=x"), "data.power must be a number, got 'x'"),
         (task("copy", "data.length=9"), "data.length=9 needs model.block_size=18 at least"),
         (task("copy", "data.pairs=2"), "unknown key 'data.pairs'"),
+        (task("noisy_recall", "data.noise=1"), "data.noise must be at least 0 and below 1, got 1"),
     ]
     for arguments, text in cases:
         check_mistake(arguments, text, tmp_path / "runs", capsys)
-
-
-def test_all_tasks_are_tested() -> None:
-    assert set(options("data")) == {*TASKS, "shakespeare", "text"}

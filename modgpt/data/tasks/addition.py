@@ -75,5 +75,6 @@ class AdditionDataModule(TaskDataModule):
 
     @property
     def chance(self) -> float:
+        """((1 + b⁻ⁿ)/2 + n/b)/(n + 1) for n digits in base b: a carry is less probable than none."""
         d, base = self.digits, self.number_base
-        return (d / base + (1 + base**-d) / 2) / (d + 1)  # the highest digit is 0 more often than 1
+        return (d / base + (1 + base**-d) / 2) / (d + 1)

@@ -70,7 +70,10 @@ class TaskDataModule(DataModule):
     @property
     @abstractmethod
     def chance(self) -> float:
-        """Accuracy of the best guess that knows the place and none of the tokens."""
+        """Accuracy of the best guess that knows the place and none of the tokens.
+
+        The docstring of a task gives the formula, which the documentation shows.
+        """
 
     def symbols(self) -> str:
         """The characters of the tokens after the markers, in Unicode order."""

@@ -59,4 +59,5 @@ class CompressionDataModule(TaskDataModule):
 
     @property
     def chance(self) -> float:
+        """1/V."""
         return 1 / self.vocabulary

@@ -51,4 +51,5 @@ class CopyDataModule(TaskDataModule):
 
     @property
     def chance(self) -> float:
+        """1/V."""
         return 1 / self.vocabulary

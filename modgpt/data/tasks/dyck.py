@@ -15,7 +15,7 @@ class DyckDataModule(TaskDataModule):
     """Nested brackets; after a closing bracket the one that would close next is asked, if one is open.
 
         reads   ([]{()})<[]
-        wanted    )   }   >
+        wanted    )  })   >
 
     The answer is the partner of the last bracket that is still open: the model needs a stack. After an
     opening bracket the answer would be its partner, so nothing is asked there. Every sequence begins
@@ -78,4 +78,5 @@ class DyckDataModule(TaskDataModule):
 
     @property
     def chance(self) -> float:
+        """1/k."""
         return 1 / self.kinds

@@ -16,7 +16,7 @@ class FuzzyRecallDataModule(TaskDataModule):
     """Pairs of a key and a value of several letters; then the keys again, each asked for its value.
 
         reads   ABxCzyACvABxCzyACv..
-        wanted             x zy v
+        wanted            x zy  v
 
     The first half of the letters are those of keys, the second half those of values. A group has 1 to
     `group` different letters, all sizes equally probable. Keys of one sequence differ, but may share
@@ -91,4 +91,5 @@ class FuzzyRecallDataModule(TaskDataModule):
 
     @property
     def chance(self) -> float:
+        """2/V: the values have half of the letters."""
         return 2 / self.vocabulary

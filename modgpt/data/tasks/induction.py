@@ -49,4 +49,5 @@ class InductionDataModule(TaskDataModule):
 
     @property
     def chance(self) -> float:
+        """1/V."""
         return 1 / self.vocabulary

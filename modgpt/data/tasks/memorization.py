@@ -58,4 +58,5 @@ class MemorizationDataModule(TaskDataModule):
 
     @property
     def chance(self) -> float:
+        """2/V: half of the letters are values."""
         return 2 / self.vocabulary

@@ -77,4 +77,5 @@ class NoisyRecallDataModule(TaskDataModule):
 
     @property
     def chance(self) -> float:
+        """4/V: a fourth of the letters are values."""
         return 1 / self.keys

@@ -42,4 +42,5 @@ class ParityDataModule(TaskDataModule):
 
     @property
     def chance(self) -> float:
+        """1/2."""
         return 1 / 2

@@ -72,6 +72,7 @@ class RecallDataModule(TaskDataModule):
 
     @property
     def chance(self) -> float:
+        """2/V: half of the letters are values."""
         return 2 / self.vocabulary
 
 

@@ -56,4 +56,5 @@ class SelectiveCopyDataModule(TaskDataModule):
 
     @property
     def chance(self) -> float:
+        """1/V."""
         return 1 / self.vocabulary
