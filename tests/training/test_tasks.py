@@ -160,9 +160,9 @@ def test_a_run_can_be_asked_and_compared(
 def test_mistakes(task: Overrides, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cases = [
         (task("recall", "data.pairs=5"), "data.vocabulary=8 must be even and at least 10"),
-        (task("recall", "model.block_size=7"), "data.pairs=2 need model.block_size=8 at least"),
+        (task("recall", "model.block_size=7"), "data.pairs=2 needs at least model.block_size=8, got 7"),
         (task("recall", "data.power=x"), "data.power must be a number, got 'x'"),
-        (task("copy", "data.length=9"), "data.length=9 needs model.block_size=18 at least"),
+        (task("copy", "data.length=9"), "data.length=9 needs at least model.block_size=18, got 16"),
         (task("copy", "data.pairs=2"), "unknown key 'data.pairs'"),
         (task("noisy_recall", "data.noise=1"), "data.noise must be at least 0 and below 1, got 1"),
     ]
