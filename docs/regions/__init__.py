@@ -9,6 +9,7 @@ from regions.configs import combinations, count, definition, jobs, keys, knobs, 
 from regions.packages import packages
 from regions.sizes import attention_costs, ffn_sizes, model_sizes
 from regions.source import code, fields
+from regions.tasks import task, tasks
 
 KINDS: dict[str, Callable[..., str]] = {
     "code": code,
@@ -29,4 +30,6 @@ KINDS: dict[str, Callable[..., str]] = {
     "flags": flags,
     "chat_commands": chat_commands,
     "packages": packages,
+    "task": task,
+    "tasks": tasks,
 }

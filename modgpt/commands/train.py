@@ -242,7 +242,7 @@ def run_job(job: Job) -> int:
             outcome = train(job, session)
             model, seed = outcome.module.model, job.config.seed
             text = sample(model, outcome.data, max_new_tokens=200, seed=seed)
-            print_summary(outcome.folder, outcome.record, text)
+            print_summary(outcome.folder, outcome.record, text, outcome.data.chance)
     except Interrupted as stop:
         print(stop.advice(), file=sys.stderr)
         sys.exit(128 + stop.signum)  # leaves a multirun too, and does not start its next job

@@ -17,9 +17,10 @@ from modgpt.statistics.budgets import Budgets, over_budgets
 from modgpt.statistics.differences import Difference, differences
 from modgpt.statistics.noise import Noise, seed_noise, t_interval
 from modgpt.statistics.pairs import Factor
-from modgpt.statistics.solved import Solved, solved_counts
+from modgpt.statistics.solved import Solved, TaskCount, solved_counts, task_counts
 from modgpt.statistics.verdict import CONFIDENCE, DELTA
 
+TASK = "data"  # the factor that names the tasks
 BUDGETS = ("trainer.max_steps", "budget")  # factors that are budgets
 
 
@@ -34,6 +35,8 @@ class Statistics:
         confidence: of all intervals together. Higher than 95 % where a sweep looked several times.
         differences: of every option from its baseline, with verdicts.
         solved: for a task, the counts of solved runs; they replace the verdicts on the loss.
+        tasks: where the runs are of several tasks, the counts of every option in every task. The tasks
+            are then contexts of the other factors, and are not compared with each other.
         effects: a row per option: difference, interval, verdict, solved runs, cost ratios.
         cells: a row per cell: its choices, n, mean, low, high (t interval over its own seeds), sd, mean
             accuracy (of tasks) and costs, distance behind the best mean, whether it may be the best.
@@ -50,6 +53,7 @@ class Statistics:
     confidence: float
     differences: list[Difference]
     solved: list[Solved]
+    tasks: list[TaskCount]
     effects: pd.DataFrame
     cells: pd.DataFrame
     interactions: pd.DataFrame
@@ -66,10 +70,11 @@ def analyse(results: Results, delta: float = DELTA, confidence: float = CONFIDEN
     frame = at_largest(everything, budget)
     names = [name for name in names if name != budget]
     factors = present([factor for factor in results.factors if factor.name != budget], frame)
-    designed = [factor for factor in factors if factor.designed]
+    task = has_accuracy(frame)
+    several = task and several_tasks(frame)
+    designed = [f for f in factors if f.designed and not (several and f.name == TASK)]
     noise = seed_noise(frame)
     found = differences(frame, designed, names, noise, delta, confidence)
-    task = has_accuracy(frame)
     solved = solved_counts(frame, designed, names, ACCURACY, confidence) if task else []
     return Statistics(
         factors=factors,
@@ -78,6 +83,7 @@ def analyse(results: Results, delta: float = DELTA, confidence: float = CONFIDEN
         confidence=confidence,
         differences=found,
         solved=solved,
+        tasks=task_counts(frame, TASK, designed, ACCURACY) if several else [],
         effects=effect_table(frame, designed, names, found, solved),
         cells=cell_table(frame, names, noise, confidence),
         interactions=interaction_table(frame, designed, noise),
@@ -97,6 +103,11 @@ def replicates(finished: pd.DataFrame, names: list[str]) -> tuple[pd.DataFrame, 
     frame = rows[~again].sort_index().reset_index(drop=True)
     frame["cell"] = frame.groupby(names, dropna=False).ngroup() if names else 0
     return frame, int(again.sum())
+
+
+def several_tasks(frame: pd.DataFrame) -> bool:
+    """Whether the runs are of several tasks, which differ in more than their difficulty."""
+    return TASK in frame and frame[TASK].nunique() > 1
 
 
 def budget_of(results: Results) -> str | None:

@@ -54,7 +54,8 @@ def unlike_runs(results: Results, statistics: Statistics) -> Iterator[str]:
             "not steps."
         )
     if rows["corpus_sha256"].nunique() > 1:
-        by = next((f.name for f in statistics.factors if one_corpus_each(rows, f.name)), None)
+        by = "task" if statistics.tasks else None
+        by = by or next((f.name for f in statistics.factors if one_corpus_each(rows, f.name)), None)
         yield (
             f"Each {by} has its own data: compare losses within one {by}, not between them."
             if by

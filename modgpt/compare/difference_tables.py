@@ -50,6 +50,18 @@ def effect_rows(statistics: Statistics) -> list[dict[str, str]]:
     return rows
 
 
+def task_rows(statistics: Statistics) -> list[dict[str, str]]:
+    """Solved runs with the exact 95 % interval of their share: a row per task, a column per option."""
+    lines = dict[str, dict[str, str]]()
+    several = len({c.factor for c in statistics.tasks}) > 1
+    for c in statistics.tasks:
+        column = f"{c.factor}={c.option}" if several else c.option
+        text = f"{c.solved} of {c.runs} ({c.low:.0%} to {c.high:.0%})"
+        lines.setdefault(c.task, {"task": c.task})[column] = text
+    columns = dict.fromkeys(name for line in lines.values() for name in line)
+    return [{name: line.get(name, "") for name in columns} for line in lines.values()]
+
+
 def verdict_notes(statistics: Statistics) -> dict[tuple[str, str], str]:
     """What belongs to the verdict of every option; empty for a task, which has columns of counts."""
     if statistics.solved:

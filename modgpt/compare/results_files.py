@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from modgpt.compare.analysis import Statistics
-from modgpt.compare.difference_tables import budget_rows, effect_rows, part_rows
+from modgpt.compare.difference_tables import budget_rows, effect_rows, part_rows, task_rows
 from modgpt.compare.escaping import for_markdown, for_spreadsheet
 from modgpt.compare.evidence import evidence
 from modgpt.compare.findings import findings
@@ -25,7 +25,12 @@ from modgpt.compare.tables import (
     unfinished_rows,
 )
 from modgpt.files import replaced
+from modgpt.statistics.solved import SOLVED
 
+TASKS_NOTE = (
+    f"Runs with a final validation accuracy of {SOLVED:g} or more, over all other choices, with "
+    "the exact 95 % interval of their share."
+)
 MOST_CELLS = 30  # of the best combinations, in results.md
 
 
@@ -62,6 +67,8 @@ def write_markdown(results: Results, statistics: Statistics, words: Words, path:
             "Below zero is better. The intervals hold together; the costs are those of the same pairs.",
             markdown(effect_rows(statistics)),
         ]
+    if tasks := task_rows(statistics):
+        parts += ["## Solved tasks", TASKS_NOTE, markdown(tasks)]
     if budgets := budget_rows(statistics):
         parts += ["## Budgets", markdown(budgets)]
     if turned := part_rows(statistics):

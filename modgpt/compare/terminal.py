@@ -8,7 +8,7 @@ from rich.table import Table
 
 from modgpt.compare.analysis import Statistics
 from modgpt.compare.columns import ACCURACY, LOSS
-from modgpt.compare.difference_tables import DIFFERENCE, INTERVAL, VERDICT, effect_rows
+from modgpt.compare.difference_tables import DIFFERENCE, INTERVAL, VERDICT, effect_rows, task_rows
 from modgpt.compare.findings import findings
 from modgpt.compare.load import Results
 from modgpt.compare.sentences import Words
@@ -51,6 +51,8 @@ def print_verdicts(console: Console, statistics: Statistics) -> None:
         {k: row[k] for k in wanted if several or k != "contexts won"} for row in effect_rows(statistics)
     ]
     console.print(rich_table(effects, "differences from the baseline, nats per token"))
+    if tasks := task_rows(statistics):
+        console.print(rich_table(tasks, "solved runs, with exact 95 % intervals of their share"))
     print_plain(console, [f"{finding.factor}: {finding.text}" for finding in findings(statistics)])
 
 

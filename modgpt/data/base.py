@@ -62,6 +62,11 @@ class DataModule(L.LightningDataModule, ABC):
         # Where this start of the training began, and the batch size of the first start.
         self.begun = {"step": 0, "sequences": 0, "portion": batch_size}
 
+    @property
+    def chance(self) -> float | None:
+        """Accuracy of a guess, where there are answers; else None."""
+        return None
+
     @abstractmethod
     def load(self) -> Tokenizer:
         """Read or build the data, set the tokenizer and the digest; returns the tokenizer."""

@@ -41,6 +41,46 @@ class Solved:
     verdict: str
 
 
+@dataclass(frozen=True)
+class TaskCount:
+    """How many runs of one option solved one task, with the exact 95 % interval of the share."""
+
+    task: str
+    factor: str
+    option: str
+    solved: int
+    runs: int
+    low: float
+    high: float
+
+
+def task_counts(
+    frame: pd.DataFrame, task: str, factors: Sequence[Factor], accuracy: str
+) -> list[TaskCount]:
+    """The counts of every option in every task, over all other choices.
+
+    Args:
+        frame: a row per run.
+        task: the column that names the tasks.
+        factors: whose options are counted.
+        accuracy: the column with the validation accuracy.
+    """
+    found = []
+    for factor in factors:
+        counts = (
+            (frame[accuracy] >= SOLVED).groupby([frame[task], frame[factor.name]]).agg(["sum", "size"])
+        )
+        for (name, option), (k, n) in zip(counts.index, counts.to_numpy().tolist(), strict=True):
+            found.append(TaskCount(name, factor.name, option, k, n, *exact_interval(k, n)))
+    return found
+
+
+def exact_interval(k: int, n: int) -> tuple[float, float]:
+    """The 95 % interval of a share of which k of n were counted (Clopper and Pearson 1934)."""
+    share = stats.binomtest(k, n).proportion_ci(CONFIDENCE, method="exact")
+    return float(share.low), float(share.high)
+
+
 def solved_counts(
     frame: pd.DataFrame,
     factors: Sequence[Factor],
@@ -67,12 +107,11 @@ def solved_counts(
         base = [pair.base.index for pair in pairs.pairs]
         k, n, base_k, base_n = (int(x[c].sum()) for c in (own, base) for x in (successes, runs))
         p = float(stats.fisher_exact([[k, n - k], [base_k, base_n - base_k]]).pvalue)  # pyright: ignore
-        share = stats.binomtest(k, n).proportion_ci(CONFIDENCE, method="exact")
         said = OPEN if p >= level else BETTER if k / n > base_k / base_n else WORSE
         found.append(
             Solved(
                 *(pairs.factor.name, pairs.option, pairs.factor.baseline),
-                *(k, n, float(share.low), float(share.high), base_k, base_n, p, said),
+                *(k, n, *exact_interval(k, n), base_k, base_n, p, said),
             )
         )
     return found

@@ -15,8 +15,14 @@ from modgpt.console import Output
 from modgpt.runs.record import RunRecord
 
 
-def print_summary(folder: Path, record: RunRecord, sample: str) -> None:
-    """The result in a few lines, a sample of text, and how to look further."""
+def print_summary(folder: Path, record: RunRecord, sample: str, chance: float | None) -> None:
+    """The result in a few lines, a sample of text, and how to look further.
+
+    Args:
+        folder, record: of the run.
+        sample: what the model writes or answers.
+        chance: accuracy of a guess, of a task.
+    """
     loss, accuracy = record.final_val_loss, record.final_val_accuracy
     assert loss is not None and record.tokens_per_character is not None
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
@@ -28,7 +34,7 @@ def print_summary(folder: Path, record: RunRecord, sample: str) -> None:
     if record.best_step != record.final_step:
         table.add_row("best", f"{record.best_val_loss:.4f} nats at step {record.best_step}")
     if accuracy is not None:
-        table.add_row("accuracy", f"{accuracy:.2%}")
+        table.add_row("accuracy", f"{accuracy:.2%}" + (f" (chance {chance:.2%})" if chance else ""))
     else:
         table.add_row("perplexity", f"{math.exp(loss):.3f}")
     table.add_row("parameters", f"{record.parameters:,} ({record.active_parameters:,} active per token)")

@@ -35,7 +35,7 @@ MAKERS = pytest.mark.parametrize("make", [recall, copying], ids=["recall", "copy
 
 
 def sequences(data: TaskDataModule, n: int) -> list[tuple[list[int], list[int]]]:
-    inputs, targets = data.draw(np.random.default_rng(0), n)
+    inputs, targets = data.drawn(np.random.default_rng(0), n)
     assert inputs.dtype == targets.dtype == torch.int64 and inputs.shape == (n, data.block_size)
     return list(zip(inputs.tolist(), targets.tolist(), strict=True))
 
@@ -80,13 +80,13 @@ def test_a_copy_is_as_long_as_the_window_allows() -> None:
 def test_a_window_holds_a_fourth_of_it_in_pairs() -> None:
     data = recall(pairs=None, vocabulary=16)
     assert data.pairs == 8
-    _, targets = data.draw(np.random.default_rng(0), 5)
+    _, targets = data.drawn(np.random.default_rng(0), 5)
     asked = targets != IGNORED
     assert (asked[:, 16::2]).all() and asked.sum() == 5 * 8, "every place is a query"
 
 
 def test_all_keys_and_values_are_drawn() -> None:
-    inputs, _ = recall().draw(np.random.default_rng(0), 300)
+    inputs, _ = recall().drawn(np.random.default_rng(0), 300)
     assert set(inputs[:, 0:10:2].flatten().tolist()) == set(range(1, 7))
     assert set(inputs[:, 1:10:2].flatten().tolist()) == set(range(7, 13))
 
@@ -107,7 +107,7 @@ def test_draws_without_replacement_have_their_probabilities() -> None:
 @pytest.mark.parametrize("power", [0.01, 0.5, 1.0])
 def test_gaps_follow_the_power_law(power: float) -> None:
     data, n = recall(pairs=1, power=power), 20_000
-    _, targets = data.draw(np.random.default_rng(0), n)
+    _, targets = data.drawn(np.random.default_rng(0), n)
     gaps = ((targets != IGNORED).float().argmax(1) - 2) // 2 + 1
     wanted = np.arange(1, 16) ** (power - 1)
     found = np.bincount(gaps, minlength=16)[1:] / n
@@ -115,7 +115,7 @@ def test_gaps_follow_the_power_law(power: float) -> None:
 
 
 def batches(data: TaskDataModule, first: int = 0, n: int = 3) -> list[Tensor]:
-    made = TaskBatches(data.draw, batch_size=data.batch_size, seed=data.seed, first=first)
+    made = TaskBatches(data.drawn, batch_size=data.batch_size, seed=data.seed, first=first)
     return [batch for _, batch in zip(range(n), made, strict=False)]
 
 
@@ -135,7 +135,7 @@ def test_ranks_share_one_global_batch(make: Any) -> None:
     data = make()
     whole = batches(data)[0]
     parts = [
-        TaskBatches(data.draw, batch_size=8, seed=1, rank=r, world_size=4).batch(0) for r in range(4)
+        TaskBatches(data.drawn, batch_size=8, seed=1, rank=r, world_size=4).batch(0) for r in range(4)
     ]
     assert all(part.shape == (2, 2, 32) for part in parts)
     assert torch.equal(torch.stack(parts, dim=2).flatten(1, 2), whole)

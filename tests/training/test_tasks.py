@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from modgpt import load_run
 from modgpt.commands.train import main
 from modgpt.compare.comparison import compare
-from modgpt.config.search import options
 from modgpt.data.batch import IGNORED
 from modgpt.data.tasks.base import TaskDataModule
 from modgpt.training.lit_module import LitGPT
@@ -128,6 +127,7 @@ def test_the_summary_shows_answers(
     out = capsys.readouterr().out
     result = json.loads((tmp_path / "runs" / "seen" / "result.json").read_text())
     assert f"accuracy {result['final_val_accuracy']:.2%}" in out, "a line per validation"
+    assert f"(chance {1 / (4 if name == 'recall' else 8):.2%})" in out
     for word in ("reads", "wanted", "answers", "validation loss", "modgpt generate --run"):
         assert word in out
     assert "perplexity" not in out and "bits per character" not in out
@@ -160,14 +160,11 @@ def test_a_run_can_be_asked_and_compared(
 def test_mistakes(task: Overrides, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cases = [
         (task("recall", "data.pairs=5"), "data.vocabulary=8 must be even and at least 10"),
-        (task("recall", "model.block_size=7"), "data.pairs=2 need model.block_size=8 at least"),
+        (task("recall", "model.block_size=7"), "data.pairs=2 needs at least model.block_size=8, got 7"),
         (task("recall", "data.power=x"), "data.power must be a number, got 'x'"),
-        (task("copy", "data.length=9"), "data.length=9 needs model.block_size=18 at least"),
+        (task("copy", "data.length=9"), "data.length=9 needs at least model.block_size=18, got 16"),
         (task("copy", "data.pairs=2"), "unknown key 'data.pairs'"),
+        (task("noisy_recall", "data.noise=1"), "data.noise must be at least 0 and below 1, got 1"),
     ]
     for arguments, text in cases:
         check_mistake(arguments, text, tmp_path / "runs", capsys)
-
-
-def test_all_tasks_are_tested() -> None:
-    assert set(options("data")) == {*TASKS, "shakespeare", "text"}

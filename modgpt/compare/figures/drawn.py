@@ -18,6 +18,7 @@ from modgpt.compare.figures.curves import curves_figure
 from modgpt.compare.figures.effects import effects_figure
 from modgpt.compare.figures.figure import Figure
 from modgpt.compare.figures.pairs import pairs_figure
+from modgpt.compare.figures.solved import solved_figure
 from modgpt.compare.load import Results
 from modgpt.files import replaced
 
@@ -45,6 +46,8 @@ def figures(results: Results, statistics: Statistics, curves: Mapping[str, Curve
         found.append(costs_figure(statistics))
     if numeric and results.finished[ACCURACY].notna().any():
         found.append(accuracy_figure(results, designed, numeric))
+    if statistics.tasks:
+        found.append(solved_figure(statistics))
     crossed = statistics.interactions[statistics.interactions["df"] > 0]
     if len(crossed):
         found.append(pairs_figure(statistics, list(zip(crossed["a"], crossed["b"], strict=True))))

@@ -17,7 +17,7 @@ from modgpt.compare.analysis import Statistics
 from modgpt.compare.columns import FINISHED, NUMBERS, RUNNING
 from modgpt.compare.comparison import Comparison
 from modgpt.compare.counting import several
-from modgpt.compare.difference_tables import budget_rows, effect_rows, part_rows
+from modgpt.compare.difference_tables import budget_rows, effect_rows, part_rows, task_rows
 from modgpt.compare.evidence import evidence
 from modgpt.compare.figures.costs import front_rows
 from modgpt.compare.figures.figure import Figure
@@ -85,6 +85,7 @@ def write_report(
         tensorboard=shlex.join(["tensorboard", "--logdir", *map(visible, results.folders[:1])]),
         effects=effect_rows(statistics),
         budgets=budget_rows(statistics),
+        tasks=task_rows(statistics),
         parts=part_rows(statistics),
         noisy=statistics.noise.sigma is not None,
         tuned=tuning_rows(results),

@@ -11,6 +11,8 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from modgpt.data.base import DataModule
@@ -20,6 +22,7 @@ from modgpt.data.tokenizers.base import Tokenizer
 TRAINING, VALIDATION = 0, 1  # numbers of two independent random streams
 COLUMNS = 64  # tokens per line when a sequence is printed
 
+Tokens = NDArray[np.int64]
 # Draws n sequences with a random generator: (generator, n) -> (2,n,T), inputs and targets.
 Draw = Callable[[np.random.Generator, int], Tensor]
 
@@ -27,52 +30,90 @@ Draw = Callable[[np.random.Generator, int], Tensor]
 class TaskDataModule(DataModule):
     """Sequences of a task: new ones in every training batch, and a fixed validation set.
 
-    Batches are (2,B,T): the inputs, and the right answers at the positions of questions (`IGNORED` at
+    Batches are (2,B,T): the inputs, and the right answers at the places that are asked (`IGNORED` at
     all others). The training sequences depend on the seed alone. The validation set depends on the task
     alone, so that runs with different seeds are measured on the same questions.
 
-    Tokens are printed as characters: 0 is the task's `marker`, 1 … `vocabulary` are letters.
+    A task of your own derives from this class. It draws sequences (`draw`), names its `settings`, states
+    its `chance`, and answers one sequence slowly (`solve`), which defines the task and tests `draw`.
 
     Args:
-        vocabulary: number of symbols without the marker.
+        vocabulary: number of symbols without the markers.
         val_sequences: size of the validation set.
         base: as for `DataModule`.
+
+    Attributes:
+        markers: the characters of tokens 0, 1, …, which come before the symbols of the vocabulary.
+        settings: names of the attributes that decide the sequences, besides `vocabulary`.
 
     Raises:
         ValueError: a size is below 1, or `vocabulary` is larger than the number of letters.
     """
 
     has_answers = True
-    marker: str  # must come before all letters in Unicode, so that its id is 0
+    markers: str
+    settings: tuple[str, ...] = ()
 
     def __init__(self, *, vocabulary: int, val_sequences: int, **base: Any) -> None:
         super().__init__(**base)
-        for name, value in (("vocabulary", vocabulary), ("val_sequences", val_sequences)):
-            if value < 1:
-                raise ValueError(f"data.{name} must be at least 1, got {value}")
         self.vocabulary, self.val_sequences = vocabulary, val_sequences
+        at_least(1, vocabulary=vocabulary, val_sequences=val_sequences)
 
     @abstractmethod
-    def draw(self, rng: np.random.Generator, n: int) -> Tensor:
-        """Draw n sequences: (2,n,T), inputs and targets."""
+    def draw(self, rng: np.random.Generator, n: int) -> tuple[Tokens, Tokens]:
+        """Draw n sequences: inputs and targets, (n,T) each."""
 
     @abstractmethod
+    def solve(self, read: list[int]) -> dict[int, int]:
+        """The right answer at every asked place of one sequence, found slowly from its T tokens."""
+
+    @property
+    @abstractmethod
+    def chance(self) -> float:
+        """Accuracy of the best guess that knows the place and none of the tokens.
+
+        The docstring of a task gives the formula, which the documentation shows.
+        """
+
+    def symbols(self) -> str:
+        """The characters of the tokens after the markers, in Unicode order."""
+        return letters(self.vocabulary)
+
     def definition(self) -> dict[str, Any]:
         """The task as plain values. Losses and accuracies are comparable if they are equal."""
+        names = ("vocabulary", "val_sequences", "block_size", *self.settings)
+        return {"task": type(self).__name__} | {name: getattr(self, name) for name in names}
+
+    def blank(self, n: int) -> tuple[Tokens, Tokens]:
+        """n sequences of the first marker in which nothing is asked: inputs and targets, (n,T) each."""
+        shape = (n, self.block_size)
+        return np.zeros(shape, dtype=np.int64), np.full(shape, IGNORED, dtype=np.int64)
+
+    def needs_length(self, least: int, **setting: int) -> None:
+        """Check that a sequence is long enough for a setting.
+
+        Raises:
+            ValueError: it is shorter than `least`.
+        """
+        if self.block_size < least:
+            ((name, value),) = setting.items()
+            raise ValueError(
+                f"data.{name}={value} needs at least model.block_size={least}, got {self.block_size}"
+            )
 
     def load(self) -> Tokenizer:
-        self.tokenizer = self.make_tokenizer(self.marker + letters(self.vocabulary))
+        self.tokenizer = self.make_tokenizer(self.markers + self.symbols())
         definition = json.dumps(self.definition(), sort_keys=True)
         self.digest = hashlib.sha256(definition.encode()).hexdigest()
-        self.val_tokens = self.draw(np.random.default_rng((VALIDATION,)), self.val_sequences)
+        self.val_tokens = self.drawn(np.random.default_rng((VALIDATION,)), self.val_sequences)
         return self.tokenizer
 
+    def drawn(self, rng: np.random.Generator, n: int) -> Tensor:
+        """n sequences as a batch: (2,n,T)."""
+        return torch.from_numpy(np.stack(self.draw(rng, n)))
+
     def training_batches(self) -> TaskBatches:
-        return TaskBatches(
-            self.draw,
-            seed=self.seed,
-            **self.series(),
-        )
+        return TaskBatches(self.drawn, seed=self.seed, **self.series())
 
     def validation_batches(self) -> list[Tensor]:
         share = self.share()
@@ -122,6 +163,17 @@ class TaskBatches(EndlessBatches):
     def draw(self, index: int) -> Tensor:
         rng = np.random.default_rng((TRAINING, self.seed, index))
         return self.draw_sequences(rng, self.portion)
+
+
+def at_least(least: int, **settings: int) -> None:
+    """Check settings of the data.
+
+    Raises:
+        ValueError: one is below `least`.
+    """
+    for name, value in settings.items():
+        if value < least:
+            raise ValueError(f"data.{name} must be at least {least}, got {value}")
 
 
 def letters(n: int) -> str:

@@ -5,11 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from modgpt.data.batch import IGNORED
-from modgpt.data.tasks.base import TaskDataModule
+from modgpt.data.tasks.base import TaskDataModule, Tokens, at_least
 
 
 class CopyDataModule(TaskDataModule):
@@ -30,35 +27,29 @@ class CopyDataModule(TaskDataModule):
         ValueError: the string does not fit twice into a window.
     """
 
-    marker = ">"
+    markers = ">"
+    settings = ("length",)
 
     def __init__(self, *, length: int | None, **base: Any) -> None:
         super().__init__(**base)
-        longest = self.block_size // 2
-        self.length = longest if length is None else length
-        if self.length < 1:
-            raise ValueError(f"data.length must be at least 1, got {self.length}")
-        if self.length > longest:
-            raise ValueError(
-                f"data.length={self.length} needs at least model.block_size={2 * self.length}, for "
-                f"the string and its copy, got {self.block_size}"
-            )
+        self.length = self.block_size // 2 if length is None else length
+        at_least(1, length=self.length)
+        self.needs_length(2 * self.length, length=self.length)
 
-    def definition(self) -> dict[str, Any]:
-        return {
-            "task": "copy",
-            "vocabulary": self.vocabulary,
-            "string": self.length,
-            "length": self.block_size,
-            "val_sequences": self.val_sequences,
-        }
-
-    def draw(self, rng: np.random.Generator, n: int) -> Tensor:
+    def draw(self, rng: np.random.Generator, n: int) -> tuple[Tokens, Tokens]:
+        inputs, targets = self.blank(n)
         length = self.length
         string = rng.integers(1, self.vocabulary + 1, size=(n, length))
-        inputs = np.zeros((n, self.block_size), dtype=np.int64)
-        targets = np.full_like(inputs, IGNORED)
         inputs[:, :length] = string  # then the marker
         inputs[:, length + 1 : 2 * length] = string[:, :-1]  # the last letter is only written
         targets[:, length : 2 * length] = string
-        return torch.from_numpy(np.stack([inputs, targets]))
+        return inputs, targets
+
+    def solve(self, read: list[int]) -> dict[int, int]:
+        marker = read.index(0)
+        return {marker + i: token for i, token in enumerate(read[:marker])}
+
+    @property
+    def chance(self) -> float:
+        """1/V."""
+        return 1 / self.vocabulary

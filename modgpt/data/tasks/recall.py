@@ -5,11 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from modgpt.data.batch import IGNORED
-from modgpt.data.tasks.base import TaskDataModule
+from modgpt.data.tasks.base import TaskDataModule, Tokens, at_least
 
 
 class RecallDataModule(TaskDataModule):
@@ -38,50 +35,45 @@ class RecallDataModule(TaskDataModule):
             or the power is not positive.
     """
 
-    marker = "."
+    markers = "."
+    settings = ("pairs", "power")
 
     def __init__(self, *, vocabulary: int, pairs: int | None, power: float, **base: Any) -> None:
         super().__init__(vocabulary=vocabulary, **base)
         if pairs is None:
             pairs = self.block_size // 4
-        if pairs < 1:
-            raise ValueError(f"data.pairs must be at least 1, got {pairs}")
+        at_least(1, pairs=pairs)
         if vocabulary % 2 or vocabulary < 2 * pairs:
             raise ValueError(
                 f"data.vocabulary={vocabulary} must be even and at least {2 * pairs}, for data.pairs="
                 f"{pairs} different keys and as many values"
             )
-        if self.block_size < 4 * pairs:
-            raise ValueError(
-                f"data.pairs={pairs} needs at least model.block_size={4 * pairs}, for the pairs "
-                f"and the questions, got {self.block_size}"
-            )
+        self.needs_length(4 * pairs, pairs=pairs)
         if power <= 0:
             raise ValueError(f"data.power must be positive, got {power}")
         self.pairs, self.power = pairs, power
 
-    def definition(self) -> dict[str, Any]:
-        return {
-            "task": "recall",
-            "vocabulary": self.vocabulary,
-            "pairs": self.pairs,
-            "power": self.power,
-            "length": self.block_size,
-            "val_sequences": self.val_sequences,
-        }
-
-    def draw(self, rng: np.random.Generator, n: int) -> Tensor:
+    def draw(self, rng: np.random.Generator, n: int) -> tuple[Tokens, Tokens]:
+        inputs, targets = self.blank(n)
         half, listed = self.vocabulary // 2, 2 * self.pairs
         keys = 1 + without_replacement(rng, np.ones(half), n, self.pairs)  # (n,P)
         values = 1 + half + without_replacement(rng, np.ones(half), n, self.pairs)
         gaps = np.arange(1, (self.block_size - listed) // 2 + 1)
         places = listed + 2 * without_replacement(rng, gaps ** (self.power - 1), n, self.pairs)
-        inputs = np.zeros((n, self.block_size), dtype=np.int64)
-        targets = np.full_like(inputs, IGNORED)
         inputs[:, 0:listed:2], inputs[:, 1:listed:2] = keys, values
         np.put_along_axis(inputs, places, keys, axis=1)
         np.put_along_axis(targets, places, values, axis=1)
-        return torch.from_numpy(np.stack([inputs, targets]))
+        return inputs, targets
+
+    def solve(self, read: list[int]) -> dict[int, int]:
+        listed = 2 * self.pairs
+        value_of = dict(zip(read[0:listed:2], read[1:listed:2], strict=True))
+        return {t: value_of[token] for t, token in enumerate(read) if t >= listed and token}
+
+    @property
+    def chance(self) -> float:
+        """2/V: half of the letters are values."""
+        return 2 / self.vocabulary
 
 
 def without_replacement(rng: np.random.Generator, weights: np.ndarray, n: int, k: int) -> np.ndarray:
