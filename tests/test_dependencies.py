@@ -22,7 +22,6 @@ EXTRAS = {
     "modgpt/inference/evaluation/figures.py": {"report"},
     "modgpt/inference/evaluation/report.py": {"report"},
     "modgpt/huggingface": {"hf"},
-    "modgpt/data/tokenizers/pretrained.py": {"hf"},
     "modgpt/sweep/search": {"optuna"},
     "modgpt/sweep/engines/ray_tasks.py": {"ray"},
     "modgpt/sweep/engines/hydra_launcher.py": {"slurm"},
