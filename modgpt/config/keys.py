@@ -52,6 +52,7 @@ KEYS: dict[str, Key] = {
     "init_from": Key(str | None),
     # The width that it leads to stands for `match` in the identity; the comparison has a column for it.
     "match": Key(str, identity=False, factor=False),
+    "max_bytes": Key(int | None),
     "threads": Key(int | None, identity=False, factor=False),
     "compile": Key(bool | None, identity=False, factor=False),
     "run_name": Key(str | None, recipe=False, identity=False, factor=False),

@@ -13,9 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from modgpt.config.keys import PARTS, SEEDS
 from modgpt.config.trust import read_config
+from modgpt.data.tokenizers.base import Tokenizer
 from modgpt.errors import TrainingError, UserError
 from modgpt.runs.checkpoint import has_checkpoint, latest_checkpoint, model_weights
-from modgpt.runs.folder import check_weights
+from modgpt.runs.folder import check_weights, tokenizer_in
 from modgpt.runs.record import RunRecord, read_record
 from modgpt.runs.saved import differences
 from modgpt.runs.session import Session
@@ -33,6 +34,7 @@ class Resumed:
     checkpoint: Path
     step: int
     record: RunRecord
+    tokenizer: Tokenizer  # the checkpoint's: its text or its file may have changed
 
 
 def find_resumed(cfg: DictConfig, session: Session) -> Resumed | None:
@@ -58,7 +60,7 @@ def find_resumed(cfg: DictConfig, session: Session) -> Resumed | None:
             f"{folder} is already at step {step} of trainer.max_steps={cfg.trainer.max_steps}: "
             f"to go on, give a larger one, such as trainer.max_steps={2 * step}"
         )
-    return Resumed(folder, checkpoint, step, record)
+    return Resumed(folder, checkpoint, step, record, tokenizer_in(content, checkpoint))
 
 
 def find_started(folder: Path) -> Resumed | None:
@@ -70,7 +72,8 @@ def find_started(folder: Path) -> Resumed | None:
     if has_checkpoint(folder):
         try:
             checkpoint, content = latest_checkpoint(folder)
-            return Resumed(folder, checkpoint, content["global_step"], read_record(folder))
+            tokenizer = tokenizer_in(content, checkpoint)
+            return Resumed(folder, checkpoint, content["global_step"], read_record(folder), tokenizer)
         except UserError as error:
             log.warning(f"{error}; the job begins anew")
     if is_leader():

@@ -61,7 +61,10 @@ class TaskDataModule(DataModule):
         """The task as plain values. Losses and accuracies are comparable if they are equal."""
 
     def load(self) -> Tokenizer:
-        self.tokenizer = self.make_tokenizer(self.marker + letters(self.vocabulary))
+        alphabet = self.marker + letters(self.vocabulary)
+        self.tokenizer = self.make_tokenizer(alphabet)
+        if self.tokenizer.encode(alphabet).tolist() != list(range(len(alphabet))):
+            raise ValueError("a task prints its tokens as characters: it needs tokenizer=char")
         definition = json.dumps(self.definition(), sort_keys=True)
         self.digest = hashlib.sha256(definition.encode()).hexdigest()
         self.val_tokens = self.draw(np.random.default_rng((VALIDATION,)), self.val_sequences)
