@@ -16,8 +16,9 @@ SMALLEST = len(BYTES)
 def bpe_tokenizer(text: str, held_out: str = "", *, vocab_size: int, cache_dir: str) -> Tokenizer:
     """Byte-level BPE (Sennrich et al. 2016, on bytes as in GPT-2).
 
-    The tokens are the 256 bytes and one for each of `vocab_size` − 256 merges. Training joins the most frequent pair of neighbouring tokens, again and again. Encoding joins in the
-    same order. No merge crosses the boundary of a word.
+    The tokens are the 256 bytes and one for each of `vocab_size` − 256 merges. Training joins the most
+    frequent pair of neighbouring tokens, again and again. Encoding joins in the same order. No merge
+    crosses the boundary of a word.
 
     Args:
         text: the training split.
