@@ -30,8 +30,12 @@ from modgpt.training.loop import train
 from modgpt.training.prepare import prepare
 
 Overrides = Callable[..., list[str]]
-WORDS = random.Random(0).choices(["to", "be", "or", "not", "question", "naïve", "汉字", "😀"], k=4000)
-TEXT = " ".join(WORDS) + "\r\n"
+_random = random.Random(0)
+_PARTS = ["to", "be", "ra", "no", "quest", "ion", "ï"]
+_WORDS = ["".join(_random.choices(_PARTS, k=3)) for _ in range(99)]
+    "".join(_random.choices(["to", "be", "ra", "no", "quest", "ion", "ï"], k=3)) for _ in range(99)
+]
+TEXT = " ".join(_random.choices([*_WORDS, "汉字", "😀"], k=4000)) + "\r\n"
 MAKERS: dict[str, Callable[..., Tokenizer]] = {"bpe": bpe_tokenizer, "unigram": unigram_tokenizer}
 KINDS = ("byte", *MAKERS)
 SIZE = 270
@@ -46,7 +50,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tokenizer]:
 
 # --- lossless -------------------------------------------------------------------------------------
 
-ODD = ["😀", "👩‍👩‍👧", "e\u0301", "\u0301", "\r\n", "\r", "\n\n", "\0", "  ", " ", "\t", "\u00a0", "ﬁ", "\ufffd", "\u2028", "\ufeff", "汉"]  # fmt: skip
+ODD = [
+    *("😀", "👩\u200d👩\u200d👧", "e\u0301", "\u0301", "\r\n", "\r", "\n\n", "\0", "  ", " ", "\t"),
+    *("\u00a0", "\ufb01", "\ufffd", "\u2028", "\ufeff", "汉"),
+]
 TEXTS = st.lists(st.one_of(st.sampled_from([*ODD, "to", " be"]), st.text(max_size=5)), max_size=12)
 
 
@@ -149,15 +156,11 @@ def test_the_cache_is_used_and_a_damaged_one_rebuilt(
     trainings = counted(monkeypatch)
     make = lambda text=TEXT, size=SIZE: bpe_tokenizer(text, vocab_size=size, cache_dir=str(tmp_path))  # noqa: E731
     first = make().to_dict()
+    [file] = tmp_path.glob("*.json")
     assert make().to_dict() == first and len(trainings) == 1
     make(TEXT + "more")
     make(size=SIZE - 1)
     assert len(trainings) == 3, "another text and another size are other files"
-    [file] = [
-        f
-        for f in tmp_path.glob(f"*bpe-{SIZE}-*.json")
-        if json.loads(f.read_text())["tokenizer"] == first
-    ][:1]
     whole = file.read_text()
     for damage in (whole[:100], "", "[]", whole.replace('"merges":', '"merge":'), "[" * 100_000):
         file.write_text(damage)
