@@ -32,7 +32,7 @@ from modgpt.training.prepare import prepare
 Overrides = Callable[..., list[str]]
 _random = random.Random(0)
 _PARTS = ["to", "be", "ra", "no", "quest", "ion", "ï"]
-]
+_WORDS = ["".join(_random.choices(_PARTS, k=3)) for _ in range(99)]
 TEXT = " ".join(_random.choices([*_WORDS, "汉字", "😀"], k=4000)) + "\r\n"
 MAKERS: dict[str, Callable[..., Tokenizer]] = {"bpe": bpe_tokenizer, "unigram": unigram_tokenizer}
 KINDS = ("byte", *MAKERS)
