@@ -22,7 +22,6 @@ EXTRAS = {
     "modgpt/inference/evaluation/figures.py": {"report"},
     "modgpt/inference/evaluation/report.py": {"report"},
     "modgpt/huggingface": {"hf"},
-    "modgpt/data/tokenizers/pretrained.py": {"hf"},
     "modgpt/training/trackers/comet.py": {"comet"},
     "modgpt/training/trackers/mlflow.py": {"mlflow"},
     "modgpt/training/trackers/trackio.py": {"trackio"},

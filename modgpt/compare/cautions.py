@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from modgpt.compare.analysis import Statistics
-from modgpt.compare.columns import DIVERGED, FAILED, INTERRUPTED, PARTIAL, RUNNING
+from modgpt.compare.columns import BITS_PER_BYTE, DIVERGED, FAILED, INTERRUPTED, PARTIAL, RUNNING
 from modgpt.compare.counting import several
 from modgpt.compare.load import Results
 
@@ -48,7 +48,12 @@ def missing_runs(table: pd.DataFrame) -> Iterator[str]:
 def unlike_runs(results: Results, statistics: Statistics) -> Iterator[str]:
     """Cautions about runs that were not trained under the same conditions."""
     rows = results.finished
-    if rows["tokens_seen"].nunique() > 1:
+    if rows["tokens_per_byte"].nunique() > 1:
+        yield (
+            "The tokenizers differ: losses per token, and all verdicts on them, do not compare between "
+            f"tokenizers. Bits per byte do: {bits_per_byte(rows)}."
+        )
+    elif rows["tokens_seen"].nunique() > 1:
         yield (
             "The finished runs saw different numbers of tokens: compare their curves against tokens, "
             "not steps."
@@ -72,6 +77,13 @@ def unlike_runs(results: Results, statistics: Statistics) -> Iterator[str]:
             "hyperparameters, so the effects here are not measurements. Confirm a winner with a sweep "
             "over seeds."
         )
+
+
+def bits_per_byte(rows: pd.DataFrame) -> str:
+    """The mean bits per byte of each tokenizer, the lowest first."""
+    means = rows.groupby(["tokenizer", "vocab_size"])[BITS_PER_BYTE].mean().sort_values().reset_index()
+    triples = zip(means["tokenizer"], means["vocab_size"], means[BITS_PER_BYTE], strict=True)
+    return ", ".join(f"{name} ({size:.0f} tokens) {bits:.4f}" for name, size, bits in triples)
 
 
 def one_corpus_each(rows: pd.DataFrame, factor: str) -> bool:

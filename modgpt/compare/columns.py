@@ -16,15 +16,25 @@ OUTSIDE_DESIGN = (PARTIAL, IMPORTED, SKIPPED)
 LOSS = "final_val_loss"
 ACCURACY = "final_val_accuracy"  # of tasks with answers; plain text has none
 COSTS = ("active_parameters", "flops_per_token", "tokens_per_second", "peak_memory_bytes")
+BITS_PER_BYTE = "final_val_bits_per_byte"  # of texts: compares tokenizers
 NUMBERS = (
-    *(LOSS, ACCURACY, "final_step", "best_val_loss", "best_step", "parameters", "active_parameters"),
+    *(
+        LOSS,
+        BITS_PER_BYTE,
+        ACCURACY,
+        "final_step",
+        "best_val_loss",
+        "best_step",
+        "parameters",
+        "active_parameters",
+    ),
     *("flops_per_token", "tokens_seen", "tokens_per_second", "wall_seconds", "peak_memory_bytes"),
 )
 # How and where a run was trained.
 CONDITIONS = ("device", "attention_backend", "precision", "threads", "match")
 # Columns that no table shows, in three kinds. Texts and numbers of the record:
 HIDDEN_TEXTS = ("corpus_sha256", "git_revision", "started_at")
-HIDDEN_NUMBERS = ("matched_hidden", "match_reference")
+HIDDEN_NUMBERS = ("matched_hidden", "match_reference", "tokens_per_byte", "vocab_size")
 # and what is derived: `latest_loss` is the loss of a run that has not finished, `command` repeats it.
 HIDDEN = ("path", "command", "tokens_per_step", "latest_loss", *HIDDEN_TEXTS, *HIDDEN_NUMBERS)
 # Keys that decide how a run is watched, or which jobs exist, but not what the model learns.

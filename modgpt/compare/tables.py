@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 
 from modgpt.compare.analysis import Statistics
-from modgpt.compare.columns import ACCURACY, CONDITIONS, HIDDEN, LOSS, NUMBERS
+from modgpt.compare.columns import ACCURACY, BITS_PER_BYTE, CONDITIONS, HIDDEN, LOSS, NUMBERS
 from modgpt.compare.load import Results
 from modgpt.compare.unfinished import unfinished
 from modgpt.text import visible
 
 LABELS = {
     LOSS: "final val loss",
+    BITS_PER_BYTE: "bits per byte",
     ACCURACY: "final val accuracy",
     "final_step": "final step",
     "best_val_loss": "best val loss",
@@ -40,7 +41,7 @@ def shown(column: str, value: object) -> str:
         return ""
     if not isinstance(value, int | float | np.number) or isinstance(value, bool):
         return str(value)
-    if "loss" in column or column == ACCURACY or column in ("mean", "behind", "difference"):
+    if "loss" in column or column in (ACCURACY, BITS_PER_BYTE, "mean", "behind", "difference"):
         return f"{value:.4f}"
     if column == "wall_seconds":
         return f"{value:,.1f}"

@@ -54,6 +54,7 @@ KEYS: dict[str, Key] = {
     "init_from": Key(str | None),
     # The width that it leads to stands for `match` in the identity; the comparison has a column for it.
     "match": Key(str, identity=False, factor=False),
+    "max_bytes": Key(int | None),
     "threads": Key(int | None, identity=False, factor=False),
     "compile": Key(bool | None, identity=False, factor=False),
     "run_name": Key(str | None, recipe=False, identity=False, factor=False),
@@ -67,9 +68,9 @@ KEYS: dict[str, Key] = {
 }
 
 # Keys inside groups that place or watch a run and leave its weights and losses as they are.
-# The digest of the corpus stands for its path.
+# The digest of the corpus stands for its path. A cache changes no token.
 NOT_IDENTITY = (
-    "data.path", "data.data_dir",
+    "data.path", "data.data_dir", "tokenizer.cache_dir",
     "trainer.accelerator", "trainer.devices", "trainer.enable_progress_bar",
     "trainer.enable_model_summary", "trainer.log_every_n_steps", "trainer.num_sanity_val_steps",
 )  # fmt: skip

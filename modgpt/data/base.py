@@ -18,7 +18,7 @@ class DataModule(L.LightningDataModule, ABC):
     """Batches to train and to validate on, with their vocabulary.
 
     Args:
-        tokenizer: builds a tokenizer from a text.
+        tokenizer: builds a tokenizer from the training text and, if there is one, the text held out.
         batch_size: sequences per micro-batch, over all ranks.
         eval_batch_size: sequences per validation batch.
         block_size: T.
@@ -27,8 +27,9 @@ class DataModule(L.LightningDataModule, ABC):
     Attributes:
         tokenizer: known after `load`.
         digest: SHA-256 of the data, known after `load`. Losses are comparable if it is the same.
-        tokens_per_character: of the validation split, known after `load`; turns a loss per token into
-            bits per character.
+        tokens_per_character, tokens_per_byte: of the validation split, known after `load`; they turn a
+            loss per token into bits per character and per byte of UTF-8.
+        training_bytes_per_token: of the training split, known after `load`.
         has_answers: whether each counted target has one right answer. Then accuracy is measured instead
             of perplexity.
 
@@ -39,12 +40,14 @@ class DataModule(L.LightningDataModule, ABC):
     tokenizer: Tokenizer
     digest: str
     tokens_per_character = 1.0
+    tokens_per_byte = 1.0
+    training_bytes_per_token = 1.0
     has_answers = False
 
     def __init__(
         self,
         *,
-        tokenizer: Callable[[str], Tokenizer],
+        tokenizer: Callable[..., Tokenizer],
         batch_size: int,
         eval_batch_size: int,
         block_size: int,

@@ -19,9 +19,10 @@ TRAIN_SHARE = 0.9
 
 
 class CorpusDataModule(DataModule):
-    """Windows of one UTF-8 text: the first 90 % for training, the rest for validation.
+    """Windows of one UTF-8 text: the first 90 % of its characters for training, the rest for validation.
 
-    The vocabulary comes from the whole text, as in nanoGPT, so that losses are comparable.
+    The text is split before it is encoded: every tokenizer is measured on the same text, and a trained
+    one has not seen it.
 
     Raises:
         ValueError: a size is below 1. From `load`: the file is not a readable text, or is too short.
@@ -35,21 +36,25 @@ class CorpusDataModule(DataModule):
         """Read the text, build the tokenizer, split the tokens; returns the tokenizer."""
         path = self.file()
         text = read_text(path)
-        tokenizer = self.make_tokenizer(text)
-        tokens = tokenizer.encode(text)
-        check_lossless(tokenizer, text, tokens)
-        n_train = int(TRAIN_SHARE * len(tokens))
-        if n_train < self.block_size + 1 or len(tokens) - n_train < 2:
+        training, held_out = split(text)
+        tokenizer = self.make_tokenizer(training, held_out)
+        self.train_tokens, self.val_tokens = tokenizer.encode(training), tokenizer.encode(held_out)
+        n_train, n_val = len(self.train_tokens), len(self.val_tokens)
+        if n_train < self.block_size + 1 or n_val < 2:
             raise ValueError(
-                f"{path} has {len(tokens)} {tokenizer.unit}s: model.block_size={self.block_size} needs "
-                f"at least {minimum_length(self.block_size)}, so that 90 % of them contain one window"
+                f"{path} has {n_train + n_val} {tokenizer.unit}s: model.block_size={self.block_size} "
+                f"needs at least {minimum_length(self.block_size)}, so that 90 % of them contain one "
+                "window"
             )
-        self.train_tokens, self.val_tokens = tokens[:n_train], tokens[n_train:]
+        first, second = tokenizer.decode(self.train_tokens), tokenizer.decode(self.val_tokens)
+        if held_out == f" {second}":
+            second = held_out  # a tokenizer may drop a space at the start of a text: here, at the cut
+        check_lossless(tokenizer, text, first + second)
         self.tokenizer = tokenizer
-        validated = len(text) - tokenizer.characters(
-            text, tokens[:n_train]
-        )  # characters of the text, not of decoded tokens
-        self.tokens_per_character = len(self.val_tokens) / validated
+        # Of the text itself: a lossy tokenizer decodes to another one.
+        self.tokens_per_character = n_val / len(held_out)
+        self.tokens_per_byte = n_val / len(held_out.encode())
+        self.training_bytes_per_token = len(training.encode()) / n_train
         self.digest = hashlib.sha256(text.encode()).hexdigest()
         return tokenizer
 
@@ -105,6 +110,12 @@ class TextDataModule(CorpusDataModule):
 
     def file(self) -> Path:
         return self.path
+
+
+def split(text: str) -> tuple[str, str]:
+    """The training and the validation text: cut after 90 % of the characters."""
+    cut = int(TRAIN_SHARE * len(text))
+    return text[:cut], text[cut:]
 
 
 def minimum_length(block_size: int) -> int:

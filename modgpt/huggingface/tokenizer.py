@@ -10,6 +10,7 @@ import tokenizers
 import transformers
 
 from modgpt.data.tokenizers.base import Tokenizer
+from modgpt.data.tokenizers.byte import ByteTokenizer
 from modgpt.data.tokenizers.char import CharTokenizer
 from modgpt.data.tokenizers.pretrained import PretrainedTokenizer
 from modgpt.errors import UserError
@@ -105,10 +106,24 @@ def wrapped(tokenizer: Tokenizer, length: int) -> transformers.PreTrainedTokeniz
 
 def library_tokenizer(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
     """Our tokenizer as one of the library tokenizers; one by characters has a word for each."""
+    if isinstance(tokenizer, ByteTokenizer):
+        return byte_tokenizer()
     if not isinstance(tokenizer, CharTokenizer):
         return tokenizers.Tokenizer.from_str(json.dumps(tokenizer.to_dict()))
     fast = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocab=dict(tokenizer.ids)))
     every = tokenizers.Regex(r"[\s\S]")
     fast.pre_tokenizer = tokenizers.pre_tokenizers.Split(every, behavior="isolated")
     fast.decoder = tokenizers.decoders.Fuse()  # no spaces between the characters
+    return fast
+
+
+def byte_tokenizer() -> tokenizers.Tokenizer:
+    """Byte-level BPE without merges, in which the id of a byte is its value."""
+    # The library writes a byte as one printable character: its own where that is printable.
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    written = {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
+    fast = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=written, merges=[]))
+    fast.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    fast.decoder = tokenizers.decoders.ByteLevel()
     return fast

@@ -28,8 +28,9 @@ COUNTS = (
     *("vocab_size", "tokens_seen", "threads", "peak_memory_bytes"),
 )
 NUMBERS = (
-    *("final_val_loss", "final_val_accuracy", "best_val_loss", "match_reference", "flops_per_token"),
-    *("tokens_per_character", "tokens_per_second", "wall_seconds"),
+    *("final_val_loss", "final_val_bits_per_byte", "final_val_accuracy", "best_val_loss"),
+    *("match_reference", "flops_per_token", "tokens_per_character", "tokens_per_byte"),
+    *("tokens_per_second", "wall_seconds"),
 )
 FLAGS = ("compiled",)
 TYPES = (

@@ -145,13 +145,25 @@ def load_checkpoint(file: Path, record: RunRecord | None, trust: Sequence[str] =
     model = build_model(config)
     model.load_state_dict(weights)
     model.eval()
-    tokenizer = load_tokenizer(described["tokenizer"])
+    tokenizer = tokenizer_in(content, file)
     if len(tokenizer) > config.model.vocab_size:
         raise UserError(
             f"{file} is damaged: its tokenizer has {len(tokenizer):,} tokens, its model "
             f"{config.model.vocab_size:,}"
         )
     return Run(model, tokenizer, config, record, file.parent.parent)
+
+
+def tokenizer_in(content: dict[str, Any], file: Path) -> Tokenizer:
+    """The tokenizer in the content of a checkpoint.
+
+    Raises:
+        UserError: there is none, or none that can be built.
+    """
+    described = content.get("modgpt")
+    if not isinstance(described, dict) or "tokenizer" not in described:
+        raise UserError(f"{file} is damaged: it holds no tokenizer")
+    return load_tokenizer(described["tokenizer"])
 
 
 def check_weights(config: DictConfig, weights: dict[str, Any], file: Path) -> None:

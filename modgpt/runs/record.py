@@ -47,6 +47,7 @@ class RunRecord:
     reason: str | None = None  # why it is not finished, or has stopped early
     # What came out.
     final_val_loss: float | None = None  # of the latest validation
+    final_val_bits_per_byte: float | None = None  # of texts: the same loss, whatever the tokenizer
     final_val_accuracy: float | None = None  # of tasks with answers
     final_step: Count | None = None  # the step of the final loss
     best_val_loss: float | None = None  # the lowest of all validations
@@ -62,6 +63,7 @@ class RunRecord:
     # The data.
     corpus_sha256: str | None = None  # of the text, or of a task's definition
     tokens_per_character: float | None = None  # of the validation text; gives bits per character
+    tokens_per_byte: float | None = None  # of the validation text; gives bits per byte of UTF-8
     tokens_seen: Count = 0  # tokens trained on, over all starts
     # The machine.
     device: str | None = None  # what it ran on

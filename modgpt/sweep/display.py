@@ -103,7 +103,7 @@ class Display:
         for job in progress.running:
             record = latest(job.entry)
             step, loss = (record.final_step or 0, record.final_val_loss) if record else (0, None)
-            steps = job.entry.job.config.trainer.max_steps
+            steps = job.entry.steps
             table.add_row(
                 job.entry.folder.name,
                 f"{step}/{steps}",

@@ -34,6 +34,7 @@ class Planned:
     status: str | None = None
     cost: Cost | None = None
     tokens: int = 0
+    steps: int = 0
     hidden: int | None = None
     skipped: str | None = None
 
@@ -68,7 +69,8 @@ def plan_one(job: Job, sweep: Path, corpora: Corpora) -> Planned:
         return Planned(job, sweep / job_name(job.choices, job.config, ""), skipped=str(error))
     folder = sweep / job_name(job.choices, ready.identity, ready.data.digest)
     hidden = ready.matched.hidden if ready.matched else None
-    return Planned(job, folder, status_of(folder), ready.cost, ready.training_tokens, hidden)
+    steps = ready.config.trainer.max_steps
+    return Planned(job, folder, status_of(folder), ready.cost, ready.training_tokens, steps, hidden)
 
 
 def seconds_per_flop(entry: Planned, machine: Machine) -> float | None:

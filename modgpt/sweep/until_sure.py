@@ -130,7 +130,7 @@ def run_until_sure(
                 "complete": not extend or number == len(looks),
             },
         )
-        console.print(verdict_table(judged, same_within))
+        console.print(verdict_table(judged, same_within, found.unit))
         if not extend:
             break
     return code

@@ -35,11 +35,13 @@ class Finished:
         frame: a row per job: its choices, `cell`, `seed` and the final loss.
         factors: the keys in which the jobs differ, the baseline of each first.
         jobs: the jobs, in the order of the rows.
+        unit: of the losses: nats per token, or per byte where the tokenizers differ.
     """
 
     frame: pd.DataFrame
     factors: list[Factor]
     jobs: list[Planned]
+    unit: str = "nats per token"
 
     @property
     def names(self) -> list[str]:
@@ -54,7 +56,7 @@ def finished_jobs(jobs: Sequence[Planned], without: Sequence[str] = ()) -> Finis
         without: keys that are no factors, because each combination has its own best value.
     """
     skipped = {*NOT_FACTORS, *without}
-    rows, kept = [], []
+    rows, kept, per_byte = [], [], []
     for entry in jobs:
         record = latest(entry)
         if record is not None and record.finished:
@@ -62,7 +64,12 @@ def finished_jobs(jobs: Sequence[Planned], without: Sequence[str] = ()) -> Finis
             choices = {key: value for key, value in values.items() if key not in skipped}
             rows.append(choices | {"seed": seed_in_name(entry.job.config), LOSS: record.final_val_loss})
             kept.append(entry)
+            per_byte.append(record.tokens_per_byte)
     frame = pd.DataFrame(rows, columns=None if rows else ["seed", LOSS])
+    # Losses per token of different tokenizers do not compare.
+    by_bytes = len(set(per_byte)) > 1 and None not in per_byte
+    if by_bytes:
+        frame[LOSS] *= np.array(per_byte)
     keys = [key for key in frame.columns if key not in ("seed", LOSS) and frame[key].nunique() > 1]
     defaults = compose_job([]).choices
     factors = []
@@ -72,7 +79,7 @@ def finished_jobs(jobs: Sequence[Planned], without: Sequence[str] = ()) -> Finis
         ordered = (first, *(level for level in levels if level != first))
         factors.append(Factor(key, ordered, len(levels) <= MOST_LEVELS))
     frame[CELL] = frame.groupby(keys, sort=False).ngroup() if keys else 0
-    return Finished(frame, factors, kept)
+    return Finished(frame, factors, kept, "nats per byte" if by_bytes else "nats per token")
 
 
 def value_of(override: str) -> str:
@@ -88,13 +95,13 @@ def show_verdicts(console: Console, jobs: Sequence[Planned], without: Sequence[s
         return
     noise = seed_noise(found.frame)
     judged = differences(found.frame, designed, found.names, noise)
-    console.print(verdict_table(judged, DELTA))
+    console.print(verdict_table(judged, DELTA, found.unit))
     console.print("modgpt compare shows them with their costs, curves and cautions", style="dim")
 
 
-def verdict_table(judged: Sequence[Difference], delta: float) -> Table:
+def verdict_table(judged: Sequence[Difference], delta: float, unit: str) -> Table:
     """The differences and verdicts as a table."""
-    table = Table(title="final loss against the baseline, nats per token", header_style="bold")
+    table = Table(title=f"final loss against the baseline, {unit}", header_style="bold")
     several = any(found.contexts > 1 for found in judged)
     for name in ("factor", "option", "against"):
         table.add_column(name, overflow="fold")

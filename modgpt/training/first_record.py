@@ -13,8 +13,8 @@ from modgpt.training.resume import Resumed
 
 # What a resumed run goes on with.
 KEPT = (
-    *("final_val_loss", "final_val_accuracy", "final_step", "best_val_loss", "best_step"),
-    *("tokens_seen", "wall_seconds", "started_at"),
+    *("final_val_loss", "final_val_bits_per_byte", "final_val_accuracy", "final_step"),
+    *("best_val_loss", "best_step", "tokens_seen", "wall_seconds", "started_at"),
 )
 MATCHED = ("match", "matched_hidden", "match_reference")
 
@@ -41,6 +41,7 @@ def first_record(prepared: Prepared, resumed: Resumed | None) -> RunRecord:
         vocab_size=cfg.model.vocab_size,
         corpus_sha256=prepared.data.digest,
         tokens_per_character=prepared.data.tokens_per_character,
+        tokens_per_byte=None if prepared.data.has_answers else prepared.data.tokens_per_byte,
         started_at=now(),
         versions=versions(),
         git_revision=git_revision(),

@@ -103,7 +103,9 @@ class LitGPT(L.LightningModule):
         if self.data.has_answers:
             metrics["val/accuracy"] = self.val_accuracy.compute()
         else:
-            metrics["val/bpc"] = loss / math.log(2) * self.data.tokens_per_character
+            bits = loss / math.log(2)  # per token
+            metrics["val/bpc"] = bits * self.data.tokens_per_character
+            metrics["val/bpb"] = bits * self.data.tokens_per_byte
             metrics["val/perplexity"] = loss.exp()
         for metric in (self.val_loss, self.val_accuracy):
             metric.reset()

@@ -100,7 +100,7 @@ def train(job: Job, session: Session | None = None, machine: Machine | None = No
     planned = session.folder  # by a sweep
     resumed = find_resumed(job.config, session) if planned is None else find_started(planned)
     with config_of(resumed):
-        prepared = prepare(job, machine, resumed=resumed is not None)
+        prepared = prepare(job, machine, tokenizer=resumed.tokenizer if resumed else None)
     cfg, data, module = prepared.config, prepared.data, prepared.module
     if resumed:
         check_resumable(cfg, resumed, data.digest)

@@ -5,6 +5,7 @@ The plan of a sweep, the measurement of its speed and the training itself all go
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,9 @@ from modgpt.config.check import check_arguments
 from modgpt.config.compose import Job
 from modgpt.config.keys import PARTS
 from modgpt.config.match import Matched, cost_at, match_size
+from modgpt.config.overrides import parse_one
 from modgpt.data.base import DataModule
+from modgpt.data.tokenizers.base import Tokenizer
 from modgpt.errors import UserError, as_user_errors
 from modgpt.model.cost import Cost
 from modgpt.model.gpt import GPT
@@ -33,6 +36,7 @@ from modgpt.training.trainer import check_trainer, validated_batches
 LARGEST_SEED = 2**32 - 1
 MOST_LAYERS = 1000
 AT_LEAST_ONE = (
+    "max_bytes",
     "threads",
     "trainer.max_steps",
     "trainer.val_check_interval",
@@ -93,22 +97,31 @@ class Corpora:
     def __init__(self) -> None:
         self.loaded: dict[str, DataModule] = {}
 
-    def of(self, cfg: DictConfig) -> DataModule:
-        """The loaded data module of a configuration."""
+    def of(self, cfg: DictConfig, tokenizer: Tokenizer | None = None) -> DataModule:
+        """The loaded data module of a configuration, with a tokenizer of its own or a given one."""
+        if tokenizer is not None:
+            tokenizer.allow_lossy = bool(cfg.tokenizer.get("allow_lossy"))
+            return self.loaded_with(cfg, lambda *texts: tokenizer)
         key = OmegaConf.to_yaml(OmegaConf.create([cfg.data, cfg.tokenizer]))
         if key not in self.loaded:
             with as_user_errors():
-                data: DataModule = instantiate(cfg.data, tokenizer=instantiate(cfg.tokenizer))
-                data.load()
-            self.loaded[key] = data
+                make = instantiate(cfg.tokenizer)
+            self.loaded[key] = self.loaded_with(cfg, make)
         return self.loaded[key]
+
+    def loaded_with(self, cfg: DictConfig, make: Callable[..., Tokenizer]) -> DataModule:
+        """A data module whose tokenizer `make` builds, loaded."""
+        with as_user_errors():
+            data: DataModule = instantiate(cfg.data, tokenizer=make)
+            data.load()
+        return data
 
 
 def prepare(
     job: Job,
     machine: Machine | None = None,
     corpora: Corpora | None = None,
-    resumed: bool = False,
+    tokenizer: Tokenizer | None = None,
 ) -> Prepared:
     """Check a job, derive what its configuration leaves open, build its data and its model.
 
@@ -116,25 +129,20 @@ def prepare(
         job: as composed; stays as it is.
         machine: threads, precision and compiling, where a sweep has decided them; None to decide here.
         corpora: of several jobs.
-        resumed: the weights come from the run's own checkpoint, not from `init_from`.
+        tokenizer: of a resumed run, whose weights come from its own checkpoint, not from `init_from`.
 
     Raises:
         UserError: a value is of the wrong kind or out of its range, or the data cannot be read.
         MisfitError: the parts do not fit together.
     """
-    cfg = job.config.copy()
-    with as_user_errors():
-        OmegaConf.resolve(cfg)
-    machine = machine_for(cfg, machine)
-    cfg.threads, cfg.trainer.precision = machine.threads, machine.precision
-    cfg.compile = machine.compile
-    check_counts(cfg)
-    check_arguments(cfg)
-    check_ranges(cfg)
-    check_trainer(cfg)
-    check_loggers(cfg.logger)
+    cfg, machine = complete(job.config, machine)
     check_machine(machine)
-    data = (corpora or Corpora()).of(cfg)
+    data = (corpora or Corpora()).of(cfg, tokenizer)
+    if cfg.max_bytes is not None:
+        check_budget(job)
+        budgeted = job.config.copy()
+        budgeted.trainer.max_steps = steps_for(cfg, data)
+        cfg, machine = complete(budgeted, machine)  # the schedule follows the number of steps
     validated_batches(cfg, len(data.val_dataloader()))
     with open_dict(cfg):
         cfg.model.vocab_size = vocabulary(cfg, len(data.tokenizer))
@@ -145,17 +153,65 @@ def prepare(
         cost = cost_at(cfg)
         check_memory(cfg, cost)
         module = build_module(cfg)
-        if cfg.init_from is not None and not resumed:
+        if cfg.init_from is not None and tokenizer is None:
             load_weights(Path(cfg.init_from), cfg, module.model)
     except UserError as error:
         raise MisfitError(str(error)) from error
     return Prepared(job, cfg, data, module, cost, matched, machine)
 
 
+def complete(composed: DictConfig, machine: Machine | None) -> tuple[DictConfig, Machine]:
+    """A copy of a composed configuration, resolved and checked, with what the machine decides.
+
+    Raises:
+        UserError: a value is of the wrong kind or out of its range.
+    """
+    cfg = composed.copy()
+    with as_user_errors():
+        OmegaConf.resolve(cfg)
+    machine = machine_for(cfg, machine)
+    cfg.threads, cfg.trainer.precision = machine.threads, machine.precision
+    cfg.compile = machine.compile
+    check_counts(cfg)
+    check_arguments(cfg)
+    check_ranges(cfg)
+    check_trainer(cfg)
+    check_loggers(cfg.logger)
+    return cfg, machine
+
+
+def check_budget(job: Job) -> None:
+    """Refuse two budgets at once.
+
+    Raises:
+        UserError: `max_bytes` and `trainer.max_steps` are both given.
+    """
+    if any(parse_one(override).key_or_group == "trainer.max_steps" for override in job.overrides):
+        raise UserError(
+            f"max_bytes={job.config.max_bytes} decides trainer.max_steps: give one of them; "
+            "max_bytes=null leaves the budget to trainer.max_steps"
+        )
+
+
+def steps_for(cfg: DictConfig, data: DataModule) -> int:
+    """The number of steps that see about `max_bytes` bytes of text.
+
+    Raises:
+        UserError: the data are no text.
+    """
+    if data.has_answers:
+        raise UserError(f"max_bytes={cfg.max_bytes} needs a text: a task has no bytes")
+    windows = cfg.data.batch_size * cfg.trainer.accumulate_grad_batches
+    per_step = windows * cfg.model.block_size * data.training_bytes_per_token
+    return max(1, round(cfg.max_bytes / per_step))
+
+
 def check_counts(cfg: DictConfig) -> None:
     """Refuse counts that are not whole numbers of at least one; other keys may follow them."""
     for key in AT_LEAST_ONE:
         value = OmegaConf.select(cfg, key)
+        if key == "max_bytes" and value is None:
+            continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UserError(f"{key} must be a whole number of at least 1, got {value}")
 

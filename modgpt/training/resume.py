@@ -13,9 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from modgpt.config.keys import PARTS, SEEDS
 from modgpt.config.trust import read_config
+from modgpt.data.tokenizers.base import Tokenizer
 from modgpt.errors import TrainingError, UserError
 from modgpt.runs.checkpoint import has_checkpoint, latest_checkpoint, model_weights
-from modgpt.runs.folder import check_weights
+from modgpt.runs.folder import check_weights, tokenizer_in
 from modgpt.runs.record import RunRecord, read_record
 from modgpt.runs.saved import differences
 from modgpt.runs.session import Session
@@ -33,6 +34,7 @@ class Resumed:
     checkpoint: Path
     step: int
     record: RunRecord
+    tokenizer: Tokenizer  # the checkpoint's: its text or its file may have changed
 
 
 def find_resumed(cfg: DictConfig, session: Session) -> Resumed | None:
@@ -52,13 +54,26 @@ def find_resumed(cfg: DictConfig, session: Session) -> Resumed | None:
     check_architecture(cfg, folder)
     check_weights(cfg, model_weights(content), checkpoint)  # before a model of any size is built
     step = content["global_step"]
+    if cfg.max_bytes is None:  # else the number of steps is known with the text
+        check_steps(cfg, folder, step, record)
+    return Resumed(folder, checkpoint, step, record, tokenizer_in(content, checkpoint))
+
+
+def check_steps(cfg: DictConfig, folder: Path, step: int, record: RunRecord) -> None:
+    """Refuse to go on with a run that is at the end of its budget.
+
+    Raises:
+        UserError: no step is left.
+    """
     ended = record.status in ("finished", "partial")
     if step > cfg.trainer.max_steps or (step == cfg.trainer.max_steps and ended):
+        larger = f"trainer.max_steps={2 * step}"
+        if cfg.max_bytes is not None:
+            larger = f"max_bytes={2 * cfg.max_bytes}"
         raise UserError(
             f"{folder} is already at step {step} of trainer.max_steps={cfg.trainer.max_steps}: "
-            f"to go on, give a larger one, such as trainer.max_steps={2 * step}"
+            f"to go on, give a larger one, such as {larger}"
         )
-    return Resumed(folder, checkpoint, step, record)
 
 
 def find_started(folder: Path) -> Resumed | None:
@@ -70,7 +85,8 @@ def find_started(folder: Path) -> Resumed | None:
     if has_checkpoint(folder):
         try:
             checkpoint, content = latest_checkpoint(folder)
-            return Resumed(folder, checkpoint, content["global_step"], read_record(folder))
+            tokenizer = tokenizer_in(content, checkpoint)
+            return Resumed(folder, checkpoint, content["global_step"], read_record(folder), tokenizer)
         except UserError as error:
             log.warning(f"{error}; the job begins anew")
     if is_leader():
@@ -126,6 +142,8 @@ def check_resumable(cfg: DictConfig, resumed: Resumed, digest: str) -> None:
         UserError: names the key that differs, with both values.
     """
     saved = check_architecture(cfg, resumed.folder)
+    if cfg.resume is not None:
+        check_steps(cfg, resumed.folder, resumed.step, resumed.record)
     for key in SEEDS:
         before, after = OmegaConf.select(saved, key), OmegaConf.select(cfg, key)
         if before != after:

@@ -24,13 +24,15 @@ def print_summary(folder: Path, record: RunRecord, sample: str, chance: float | 
         chance: accuracy of a guess, of a task.
     """
     loss, accuracy = record.final_val_loss, record.final_val_accuracy
-    assert loss is not None and record.tokens_per_character is not None
+    assert loss is not None
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    bits = loss / math.log(2) * record.tokens_per_character
-    equal = "" if accuracy is not None else f" = {bits:.4f} bits per character"
-    table.add_row("validation loss", f"{loss:.4f} nats{equal}")
+    table.add_row("validation loss", f"{loss:.4f} nats per token")
+    if record.final_val_bits_per_byte is not None and record.tokens_per_character is not None:
+        bits = loss / math.log(2) * record.tokens_per_character
+        per_byte = record.final_val_bits_per_byte
+        table.add_row("in bits", f"{bits:.4f} bits per character, {per_byte:.4f} bits per byte")
     if record.best_step != record.final_step:
         table.add_row("best", f"{record.best_val_loss:.4f} nats at step {record.best_step}")
     if accuracy is not None:

@@ -19,7 +19,7 @@ def results_of(runs: Iterable[tuple[Choices, int, float]], status: str = "finish
         {"run": f"r{i}", "status": status, "reason": "", **choices, "seed": seed, LOSS: loss}
         | {"started_at": f"{i:06d}", "tokens_seen": 1e6, "match": None, "parameters": 1.0}
         | {cost: 100.0 for cost in COSTS}
-        | {ACCURACY: float("nan")}
+        | {ACCURACY: float("nan"), "tokens_per_byte": 1.0}
         | {c: "same" for c in ("device", "precision", "threads", "git_revision", "corpus_sha256")}
         for i, (choices, seed, loss) in enumerate(runs)
     ]

@@ -339,3 +339,20 @@ def test_different_data_are_told(
     results = load_results([tmp_path])
     cautions = describe(results, analyse(results)).cautions
     assert [c for c in cautions if "data" in c or "corpora" in c] == ([text] if text else [])
+
+
+def test_losses_of_different_tokenizers_are_not_ranked_without_a_caution(tmp_path: Path) -> None:
+    """Per token bpe looks worse, per byte it is better."""
+    tokenizers = {"char": (65, 1.0, 1.7), "bpe": (512, 0.5, 3.0)}
+    for name, (size, per_byte, loss) in tokenizers.items():
+        for seed in (1, 2):
+            bits = loss / 0.6931471805599453 * per_byte
+            write_run(
+                tmp_path, DEFAULT | {"tokenizer": name}, seed, loss, vocab_size=size,
+                tokens_per_byte=per_byte, final_val_bits_per_byte=bits,
+            )  # fmt: skip
+    results = load_results([tmp_path])
+    assert results.table["final_val_bits_per_byte"].notna().all()
+    found = describe(results, analyse(results)).cautions
+    [caution] = [c for c in found if "The tokenizers differ" in c]
+    assert caution.endswith("bpe (512 tokens) 2.1640, char (65 tokens) 2.4526.")

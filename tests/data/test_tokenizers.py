@@ -172,7 +172,7 @@ def corpus_of(path: Path, tokenizer: PretrainedTokenizer, text: str, **options: 
     tokenizer.save(path / "tokenizer.json")
     return TextDataModule(
         path=str(path / "text.txt"), batch_size=2, eval_batch_size=2, block_size=8, seed=0,
-        tokenizer=lambda text: saved_tokenizer(text, path=str(path / "tokenizer.json"), **options),
+        tokenizer=lambda *texts: saved_tokenizer(*texts, path=str(path / "tokenizer.json"), **options),
     )  # fmt: skip
 
 

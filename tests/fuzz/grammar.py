@@ -90,6 +90,7 @@ PATH_KEYS = (
     "resume",
     "init_from",
     "tokenizer.path",
+    "tokenizer.cache_dir",
 )
 
 numbers, words, paths = (st.sampled_from(values) for values in (NUMBERS, WORDS, PATHS))
@@ -104,8 +105,9 @@ def values() -> dict[str, str]:
             return {path: "null" if node is None else str(node)}
         return {k: v for key, value in node.items() for k, v in leaves(value, f"{path}.{key}").items()}
 
-    tree = OmegaConf.to_container(compose(["data=text", "tokenizer=saved"]), resolve=False)
-    found = {key.lstrip("."): value for key, value in leaves(tree).items()}
+    trees = [compose(["data=text", f"tokenizer={kind}"]) for kind in ("bpe", "saved")]
+    every = [leaves(OmegaConf.to_container(tree, resolve=False)) for tree in trees]
+    found = {key.lstrip("."): value for some in every for key, value in some.items()}
     return {key: value for key, value in found.items() if "_target_" not in key and key != "job_folder"}
 
 

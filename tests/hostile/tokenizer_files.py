@@ -30,6 +30,7 @@ DESCRIPTIONS: dict[str, Callable[[], Any]] = {
     "empty": lambda: {},
     "type_unknown": lambda: {"type": "os.system", "vocabulary": "abc"},
     "type_a_list": lambda: {"type": ["char"], "vocabulary": "abc"},
+    "type_a_trainer": lambda: {"type": "bpe", "vocab_size": 10**9, "cache_dir": "/tmp/x"},
     "char_without_vocabulary": lambda: {"type": "char"},
     "char_of_numbers": lambda: {"type": "char", "vocabulary": [1, 2, 3]},
     "char_of_words": lambda: {"type": "char", "vocabulary": ["ab", "c"]},

@@ -180,6 +180,26 @@ def test_what_init_from_refuses(
 # --- tokenizers -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", ["byte", "bpe", "unigram"])
+def test_an_exported_tokenizer_gives_the_same_ids(
+    kind: str, overrides: Overrides, tmp_path: Path
+) -> None:
+    # 257: the corpus has few words, so the trained ones have few tokens besides the bytes.
+    size = [] if kind == "byte" else ["tokenizer.vocab_size=257"]
+    cache = [] if kind == "byte" else [f"tokenizer.cache_dir={tmp_path / 'cache'}"]
+    outcome = trained(overrides, "experiment=llama", f"tokenizer={kind}", *size, *cache)
+    run_ = load_run(outcome.folder)
+    export(run_, tmp_path / "out")
+    fast = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    for text in (" to be¿ü\r\n\0 that  😀", "e\u0301\n", "汉字"):
+        ids = run_.tokenizer.encode(text).tolist()
+        assert fast(text, add_special_tokens=False).input_ids == ids
+        assert fast.decode(ids) == text
+    import_folder(tmp_path / "out", tmp_path / "back")
+    back = load_run(tmp_path / "back").tokenizer
+    assert back.encode(text).tolist() == ids and len(back) == len(run_.tokenizer)
+
+
 def test_text_streams_whole_characters(foreign: Path) -> None:
     """Byte-level tokens cut through characters, and hold the spaces before words."""
     description = json.loads((foreign / "tokenizer.json").read_text())

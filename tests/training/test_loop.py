@@ -421,7 +421,7 @@ def test_tensorboard_finds_everything(overrides: Overrides) -> None:
     outcome = run(overrides("ffn=moe", "trainer.log_every_n_steps=5"))
     events = EventAccumulator(str(outcome.folder)).Reload()
     names = {
-        "loss/train", "loss/val", "train/grad_norm", "lr", "tokens_per_second", "val/bpc",
+        "loss/train", "loss/val", "train/grad_norm", "lr", "tokens_per_second", "val/bpc", "val/bpb",
         "val/perplexity", "train/aux/loss", "train/aux/balance_loss", "train/aux/router_z_loss",
         *(f"train/expert_load/{i}" for i in range(8)), "hp/final_val_loss", "hp/best_val_loss",
     }  # fmt: skip

@@ -102,7 +102,10 @@ class TaskDataModule(DataModule):
             )
 
     def load(self) -> Tokenizer:
-        self.tokenizer = self.make_tokenizer(self.markers + self.symbols())
+        alphabet = self.markers + self.symbols()
+        self.tokenizer = self.make_tokenizer(alphabet)
+        if self.tokenizer.encode(alphabet).tolist() != list(range(len(alphabet))):
+            raise ValueError("a task prints its tokens as characters: it needs tokenizer=char")
         definition = json.dumps(self.definition(), sort_keys=True)
         self.digest = hashlib.sha256(definition.encode()).hexdigest()
         self.val_tokens = self.drawn(np.random.default_rng((VALIDATION,)), self.val_sequences)

@@ -53,10 +53,6 @@ class Tokenizer(ABC):
     def decode(self, ids: Iterable[int] | Tensor) -> str:
         """The text of token ids."""
 
-    @abstractmethod
-    def characters(self, text: str, first: Tensor) -> int:
-        """The number of characters in the first tokens of a text: ids (n,) of encode(text)."""
-
     def decode_stream(self, ids: Iterable[Tensor], prompt: Tensor | None = None) -> Iterator[str]:
         """Yield the text of new token ids piece by piece, as it continues the text of a prompt.
 

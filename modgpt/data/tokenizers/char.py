@@ -42,9 +42,12 @@ class CharTokenizer(Tokenizer):
             raise UserError(f"the vocabulary has {listed(broken)}, which no text can contain")
 
     @classmethod
-    def from_text(cls, text: str) -> CharTokenizer:
-        """The tokenizer of all characters in `text`."""
-        return cls("".join(sorted(set(text))))
+    def from_text(cls, text: str, held_out: str = "") -> CharTokenizer:
+        """The tokenizer of all characters of the training text and of the text that is held out.
+
+        The vocabulary comes from both, as in nanoGPT, so that losses are comparable.
+        """
+        return cls("".join(sorted({*text, *held_out})))
 
     def __len__(self) -> int:
         return len(self.vocabulary)
@@ -73,9 +76,6 @@ class CharTokenizer(Tokenizer):
     def decode(self, ids: Iterable[int] | Tensor) -> str:
         numbers = ids.tolist() if isinstance(ids, Tensor) else ids
         return "".join(self.vocabulary[i] for i in numbers)
-
-    def characters(self, text: str, first: Tensor) -> int:
-        return len(first)
 
     def decode_stream(self, ids: Iterable[Tensor], prompt: Tensor | None = None) -> Iterator[str]:
         return map(self.decode, ids)  # each character is decoded alone

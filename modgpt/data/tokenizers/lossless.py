@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from torch import Tensor
 
 from modgpt.data.tokenizers.base import Tokenizer
 from modgpt.errors import UserError
@@ -13,7 +12,7 @@ from modgpt.errors import UserError
 AROUND = 12  # characters shown after the first difference
 
 
-def check_lossless(tokenizer: Tokenizer, text: str, tokens: Tensor) -> None:
+def check_lossless(tokenizer: Tokenizer, text: str, decoded: str) -> None:
     """Refuse a tokenizer that changes the text; with `allow_lossy`, print a note instead.
 
     A model need not predict what a lossy tokenizer drops, so its loss looks better than it is.
@@ -21,12 +20,12 @@ def check_lossless(tokenizer: Tokenizer, text: str, tokens: Tensor) -> None:
     Args:
         tokenizer: the tokenizer.
         text: the corpus.
-        tokens: encode(text).
+        decoded: its tokens as text again.
 
     Raises:
-        UserError: decode(tokens) differs from the text. The message shows the first difference.
+        UserError: it differs from the text. The message shows the first difference.
     """
-    difference = first_difference(text, tokenizer.decode(tokens))
+    difference = first_difference(text, decoded)
     if difference is None:
         return
     message = f"the tokenizer changes the text: {difference}"

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import tokenizers
 import torch
 from torch import Tensor
 
@@ -39,16 +40,10 @@ class PretrainedTokenizer(Tokenizer):
         description: the content of the file.
 
     Raises:
-        UserError: the library is not installed, or it cannot read the description.
+        UserError: the library cannot read the description.
     """
 
     def __init__(self, description: dict[str, Any]) -> None:
-        try:
-            import tokenizers
-        except ImportError as error:
-            raise UserError(
-                "this tokenizer needs the library tokenizers: pip install -e '.[hf]'"
-            ) from error
         model = description.get("model")
         if not isinstance(model, dict):
             raise UserError(f"the tokenizer's model must be an object, got {type(model).__name__}")
@@ -122,15 +117,6 @@ class PretrainedTokenizer(Tokenizer):
         numbers = ids.tolist() if isinstance(ids, Tensor) else [int(i) for i in ids]
         with library_errors():
             return self.fast.decode(numbers, skip_special_tokens=False)
-
-    def characters(self, text: str, first: Tensor) -> int:
-        decoded = self.decode(first)
-        if text.startswith(decoded):
-            return len(decoded)
-        # The tokenizer changes the text. The offsets of the library are right, but encoding is slow.
-        with library_errors():
-            offsets = self.fast.encode(text, add_special_tokens=False).offsets
-        return offsets[len(first)][0] if len(first) < len(offsets) else len(text)
 
     def to_dict(self) -> dict[str, Any]:
         return self.description

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from modgpt.data.tokenizers.base import Tokenizer
+from modgpt.data.tokenizers.byte import ByteTokenizer
 from modgpt.data.tokenizers.char import CharTokenizer
+from modgpt.data.tokenizers.pretrained import PretrainedTokenizer
 from modgpt.errors import UserError
 
 MOST_BYTES = 2**28  # of a file; the largest tokenizers in use have about 35 MB
@@ -31,13 +33,13 @@ def load_tokenizer(source: Any) -> Tokenizer:
                 f"the vocabulary must be one string of characters, got {type(vocabulary).__name__}"
             )
         return CharTokenizer(vocabulary)
+    if source.get("type") == "byte":
+        return ByteTokenizer()
     if "model" in source:
-        from modgpt.data.tokenizers.pretrained import PretrainedTokenizer  # its library is an extra
-
         return PretrainedTokenizer(source)
     raise UserError(
-        f"unknown type of tokenizer: {source.get('type')!r} (known: 'char', or the format of the "
-        "library tokenizers)"
+        f"unknown type of tokenizer: {source.get('type')!r} (known: 'char', 'byte', or the format "
+        "of the library tokenizers)"
     )
 
 
@@ -66,11 +68,13 @@ def read_tokenizer_file(path: Path) -> Tokenizer:
         raise UserError(f"{path}: {error}") from error
 
 
-def saved_tokenizer(text: str, *, path: str | None, allow_lossy: bool = False) -> Tokenizer:
-    """The tokenizer in a file. It does not depend on the text.
+def saved_tokenizer(
+    text: str, held_out: str = "", *, path: str | None, allow_lossy: bool = False
+) -> Tokenizer:
+    """The tokenizer in a file. It does not depend on the texts.
 
     Args:
-        text: of the corpus.
+        text, held_out: the two splits of the corpus.
         path: `tokenizer.json` of a run, or of another model.
         allow_lossy: read a corpus even if decode(encode(text)) differs from it.
 

@@ -71,9 +71,10 @@ def shared_split(runs: Sequence[Run]) -> Tensor:
                 f"{runs[0].path} and {run.path} were trained on different texts, SHA-256 "
                 f"{digests[0][:12]}… and {digest[:12]}…: their losses do not compare"
             )
-    config = runs[0].config
+    config, tokenizer = runs[0].config, runs[0].tokenizer
+    tokenizer.allow_lossy = bool(config.tokenizer.get("allow_lossy"))
     with as_user_errors():
-        data = instantiate(config.data, tokenizer=instantiate(config.tokenizer))
+        data = instantiate(config.data, tokenizer=lambda *texts: tokenizer)
         if not isinstance(data, CorpusDataModule):
             raise UserError(f"{runs[0].path} was not trained on a text: only a text can be cut again")
         data.load()
@@ -94,7 +95,6 @@ def check_tokens(runs: Sequence[Run], data: CorpusDataModule) -> Tensor:
     for run in runs:
         if run.tokenizer.to_dict() != data.tokenizer.to_dict():
             raise UserError(
-                f"{run.path} has another tokenizer than {runs[0].path} has now: losses per token do not "
-                "compare"
+                f"{run.path} has another tokenizer than {runs[0].path}: losses per token do not compare"
             )
     return data.val_tokens

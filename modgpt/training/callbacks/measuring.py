@@ -126,8 +126,10 @@ class KernelRecorder(TorchDispatchMode):
 
 
 class Validations(Callback):
-    """Keeps the final and the best validation loss with their steps, and the final accuracy of data with
-    answers. They go into the checkpoint, so that a resumed run knows the earlier ones.
+    """Keeps the final and the best validation loss with their steps.
+
+    Also the final accuracy of data with answers, or the final bits per byte of a text. All go into the
+    checkpoint, so that a resumed run knows the earlier ones.
 
     Args:
         interval: steps between validations.
@@ -147,8 +149,9 @@ class Validations(Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: LitGPT) -> None:
         loss, step = float(trainer.callback_metrics["val/loss"]), trainer.global_step
         self.losses |= {"final_val_loss": loss, "final_step": step}
-        if "val/accuracy" in trainer.callback_metrics:
-            self.losses["final_val_accuracy"] = float(trainer.callback_metrics["val/accuracy"])
+        for metric, name in (("accuracy", "final_val_accuracy"), ("bpb", "final_val_bits_per_byte")):
+            if f"val/{metric}" in trainer.callback_metrics:
+                self.losses[name] = float(trainer.callback_metrics[f"val/{metric}"])
         if loss <= self.losses.get("best_val_loss", loss):
             self.losses |= {"best_val_loss": loss, "best_step": step}
         nats, targets = pl_module.window_losses.numpy()

@@ -74,7 +74,7 @@ class ProgressBar(Callback):
         if "val/accuracy" in metrics:
             line += f"accuracy {metrics['val/accuracy']:.2%}"
         else:
-            line += f"{metrics['val/bpc']:.4f} bits per character"
+            line += f"{metrics['val/bpb']:.4f} bits per byte"
         self.bar.console.print(line, highlight=False)
 
     def on_train_end(self, *_: Any) -> None:

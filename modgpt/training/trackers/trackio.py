@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ class TrackioTracker(Logger):
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any]) -> None:  # type: ignore[override]
         """Start a run, or go on with the one of an earlier start."""
-        import trackio  # pyright: ignore[reportMissingImports]
+        trackio: Any = import_module("trackio")  # not in every development environment
 
         self.experiment = trackio.init(
             self.project,
@@ -76,7 +77,7 @@ class TrackioTracker(Logger):
 
     def log_files(self, files: Sequence[Path]) -> None:
         """Keep files as one artifact of the type `model`."""
-        import trackio  # pyright: ignore[reportMissingImports]
+        trackio: Any = import_module("trackio")  # not in every development environment
 
         artifact = trackio.Artifact(f"run-{self.version}", type="model")
         for file in files:
@@ -85,7 +86,7 @@ class TrackioTracker(Logger):
 
     def end(self, status: str) -> None:
         """End the run with the status of the record."""
-        import trackio  # pyright: ignore[reportMissingImports]
+        trackio: Any = import_module("trackio")  # not in every development environment
 
         self.experiment.log({"status": status})
         trackio.finish()

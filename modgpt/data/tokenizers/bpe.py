@@ -1,0 +1,42 @@
+"""`tokenizer=bpe`: byte-level byte-pair encoding, trained on the training split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import tokenizers
+from tokenizers import models, trainers
+
+from modgpt.data.tokenizers.base import Tokenizer
+from modgpt.data.tokenizers.trained import BYTES, byte_level, cached, check_size
+
+SMALLEST = len(BYTES)
+
+
+def bpe_tokenizer(text: str, held_out: str = "", *, vocab_size: int, cache_dir: str) -> Tokenizer:
+    """Byte-level BPE (Sennrich et al. 2016, on bytes as in GPT-2).
+
+    The tokens are the 256 bytes and one for each of `vocab_size` − 256 merges. Training joins the most
+    frequent pair of neighbouring tokens, again and again. Encoding joins in the same order. No merge
+    crosses the boundary of a word.
+
+    Args:
+        text: the training split.
+        held_out: the validation split, which training does not see.
+        vocab_size: V.
+        cache_dir: folder of trained tokenizers.
+
+    Raises:
+        UserError: `vocab_size` is below 256, or the text has too few pairs that occur twice.
+    """
+    check_size(vocab_size, SMALLEST, text)
+
+    def train(pieces: Iterable[str]) -> tokenizers.Tokenizer:
+        tokenizer = byte_level(models.BPE())
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size, min_frequency=2, initial_alphabet=BYTES, show_progress=False
+        )
+        tokenizer.train_from_iterator(pieces, trainer)
+        return tokenizer
+
+    return cached("bpe", text, vocab_size, cache_dir, train)
