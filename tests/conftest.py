@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-# A suite that was started in the background ignores Ctrl-C, and so would the programs that it starts.
+# A suite that was started in the background ignores Ctrl-C, one under nohup ignores SIGHUP, and so would
+# the programs that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

@@ -159,7 +159,9 @@ def by_hydra(line: CommandLine) -> bool:
         return False
     several = line.multirun
     if not several and ("sweep" in keys or "experiment" in keys or "hydra.mode" in keys):
-        _, several = compose_with_hydra(line.overrides)
+        # A list of values composes only as several jobs, which is what this asks.
+        single = [o.input_line for o in parse(line.overrides) if not o.is_sweep_override()]
+        _, several = compose_with_hydra([text for text in single if text is not None])
     if several and line.resolved:
         raise UserError("--resolved shows one job: leave out -m and sweep=…; dry_run=true shows a sweep")
     return several

@@ -13,7 +13,7 @@ import pytest
 from hydra.core.override_parser.types import Glob
 
 from modgpt.cli import COMMANDS
-from modgpt.commands.train import read
+from modgpt.commands.train import by_hydra, read
 from modgpt.config.compose import compose_job
 from modgpt.config.overrides import check_overrides, parse
 from modgpt.config.search import options
@@ -86,7 +86,10 @@ def command(words: list[str]) -> list[str]:
 
 def composes(arguments: list[str]) -> None:
     """Compose the job; of a sweep, the first one, and check the other values of each override."""
-    listed = [values(override) for override in read(arguments).overrides]
+    line = read(arguments)
+    listed = [values(override) for override in line.overrides]
+    if any(len(each) > 1 for each in listed):
+        assert by_hydra(line), "lists of values need -m, or a sweep that is several jobs by itself"
     compose_job([each[0] for each in listed])
     check_overrides([value for each in listed for value in each[1:]])
 
