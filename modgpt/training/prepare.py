@@ -249,8 +249,11 @@ def build_module(cfg: DictConfig) -> LitGPT:
         optimizer, checked = instantiate(cfg.optimizer), instantiate(cfg.schedule)
         # Hydra's partials check what they call every time, which takes a third of a millisecond.
         schedule = partial(checked.func, *checked.args, **checked.keywords)
-        schedule(0)
-        optimizer(model)
+        try:
+            schedule(0)
+            optimizer(model)
+        except TypeError as error:  # a knob was taken away, as by ~schedule.final
+            raise UserError(f"optimizer or schedule: {error}") from error
         state = torch.get_rng_state()
         with torch.no_grad():
             model.eval()(torch.zeros(1, 2, dtype=torch.long))

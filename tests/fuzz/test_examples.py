@@ -24,6 +24,7 @@ REFUSED = {
     "model.d_model=10000000": "GB",
     "data.batch_size=1000000000": "GB",
     "threads=2000": "threads must be at most 1024",
+    "~schedule.final": "final",
     "data.path=fifo": "fifo is a pipe",
     "data.path=/dev/zero": "/dev/zero is a device",
     "hydra.run.dir=x": "use output_dir=FOLDER",
