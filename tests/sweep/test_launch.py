@@ -61,7 +61,7 @@ def test_parts_that_do_not_fit_are_skipped_with_the_reason(arguments: list[str],
     code, out, err = sweep(*arguments, "model.d_model=16,18", "ffn=moe")
     assert code == 0, err
     assert "1 finished, 0 failed, 0 were finished before, 1 skipped" in out
-    assert "multiple of 8, got model.d_model=18" in out
+    assert "\nskipped: pos=rope rotates pairs: the rotated head width must be even, got 9" in out
     assert [r["status"] for r in records(tmp_path).values()] == ["finished"], "and leaves no folder"
 
 
