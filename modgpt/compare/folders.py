@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from modgpt.errors import UserError
 from modgpt.sweep.design import TUNED, TUNING
 from modgpt.text import visible
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,26 @@ def find_runs(tops: Iterable[Path]) -> tuple[list[Path], list[Problem]]:
             "single runs"
         )
     return list(runs.values()), problems
+
+
+def read_runs(tops: Iterable[Path], read: Callable[[Path], T]) -> tuple[list[T], list[Problem]]:
+    """What `read` makes of every run folder below these; a folder that it refuses is a problem.
+
+    Raises:
+        UserError: a path does not exist, or no run can be read.
+    """
+    paths, problems = find_runs(tops)
+    runs = []
+    for path in paths:
+        try:
+            runs.append(read(path))
+        except UserError as error:
+            # The path is named already.
+            problems.append(Problem(path, visible(error).removeprefix(f"{visible(path)}/")))
+    if not runs:
+        others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise UserError(f"no run can be read: {problems[0]}{others}")
+    return runs, problems
 
 
 def runs_below(top: Path, problems: list[Problem]) -> Iterator[Path]:

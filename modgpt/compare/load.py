@@ -21,14 +21,12 @@ from modgpt.compare.columns import (
     OUTSIDE_DESIGN,
 )
 from modgpt.compare.factors import Factor, find_budgets, find_factors
-from modgpt.compare.folders import Problem, find_runs, names_of
+from modgpt.compare.folders import Problem, names_of, read_runs
 from modgpt.compare.looks import Looks, read_looks
 from modgpt.compare.recipes import select
 from modgpt.compare.run_row import RunRow, read_run_row
 from modgpt.compare.tunings import read_tunings
-from modgpt.config.keys import PARTS
-from modgpt.errors import UserError
-from modgpt.text import visible
+from modgpt.config.keys import group_order
 
 __all__ = ["ACCURACY", "LOSS", "Results", "load_results", "tokens_per_step"]
 
@@ -71,17 +69,7 @@ def load_results(folders: Sequence[Path]) -> Results:
     Raises:
         UserError: a folder does not exist, or no run can be read.
     """
-    paths, problems = find_runs(folders)
-    runs = []
-    for path in paths:
-        try:
-            runs.append(read_run_row(path))
-        except UserError as error:
-            # The path is named already.
-            problems.append(Problem(path, visible(error).removeprefix(f"{visible(path)}/")))
-    if not runs:
-        others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise UserError(f"no run can be read: {problems[0]}{others}")
+    runs, problems = read_runs(folders, read_run_row)
     tunings, damaged = read_tunings(run.path for run in runs)
     looks, unread = read_looks(run.path for run in runs)
     results = assemble(runs, list(folders), tunings, problems + damaged + unread)
@@ -135,8 +123,3 @@ def tokens_per_step(run: RunRow) -> float | None:
     found = [select(run.config, key) for key in keys]
     sizes = [size for size in found if isinstance(size, int) and size > 0]
     return float(prod(sizes)) if len(sizes) == len(keys) else None
-
-
-def group_order(group: str) -> tuple[int, str]:
-    """Parts of the model first, the other groups by name."""
-    return (PARTS.index(group) if group in PARTS else len(PARTS), group)

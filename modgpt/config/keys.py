@@ -98,3 +98,8 @@ def command_keys() -> frozenset[str]:
 def factor_keys() -> frozenset[str]:
     """The keys that a comparison may ask about."""
     return frozenset(name for name, key in KEYS.items() if key.factor)
+
+
+def group_order(group: str) -> tuple[int, str]:
+    """A key for sorting groups: parts of the model first, the others by name."""
+    return (PARTS.index(group) if group in PARTS else len(PARTS), group)

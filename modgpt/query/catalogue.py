@@ -6,39 +6,35 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from modgpt.compare.folders import Problem, find_runs, names_of
+from modgpt.compare.folders import Problem, names_of, read_runs
 from modgpt.compare.recipes import value_at
 from modgpt.compare.run_row import read_config, split_override
-from modgpt.config.keys import KEYS, PARTS
+from modgpt.config.keys import KEYS, group_order
 from modgpt.errors import UserError
 from modgpt.runs.record import RunRecord, read_record
 from modgpt.text import visible
 
 MOST_NAMES = 500  # options and overrides of one run
-# Fields of a record that are no single value.
-NESTED = ("choices", "overrides", "versions", "resumed_at_steps", "format")
-TEXTS = (
-    *("status", "reason", "match", "corpus_sha256", "device", "precision", "attention_backend"),
-    *("init_from", "source", "started_at", "finished_at", "git_revision"),
-)
-COUNTS = (
-    *("seed", "final_step", "best_step", "parameters", "active_parameters", "matched_hidden"),
-    *("vocab_size", "tokens_seen", "threads", "peak_memory_bytes"),
-)
-NUMBERS = (
-    *("final_val_loss", "final_val_bits_per_byte", "final_val_accuracy", "best_val_loss"),
-    *("match_reference", "flops_per_token", "tokens_per_character", "tokens_per_byte"),
-    *("tokens_per_second", "wall_seconds"),
-)
-FLAGS = ("compiled",)
-TYPES = (
-    dict.fromkeys(("run", "folder", "changed", *TEXTS), "VARCHAR")
-    | dict.fromkeys(COUNTS, "BIGINT")
-    | dict.fromkeys(NUMBERS, "DOUBLE")
-    | dict.fromkeys(FLAGS, "BOOLEAN")
-)
+KINDS = {str: "VARCHAR", int: "BIGINT", float: "DOUBLE", bool: "BOOLEAN"}  # in DuckDB
+
+
+def kind_of(hint: Any) -> str | None:
+    """DuckDB's type for a field of a record; None for a list or a mapping."""
+    if get_origin(hint) is Literal:
+        return KINDS[str]
+    kinds = [kind for kind in get_args(hint) or (hint,) if kind is not NoneType]
+    return KINDS.get(kinds[0]) if len(kinds) == 1 and get_origin(hint) not in (list, dict) else None
+
+
+# A column for every field of a record that is a single value.
+TYPES = dict.fromkeys(("run", "folder", "changed"), "VARCHAR") | {
+    name: kind
+    for name, hint in get_type_hints(RunRecord).items()
+    if name != "format" and (kind := kind_of(hint)) is not None
+}
 
 
 @dataclass(frozen=True)
@@ -83,17 +79,7 @@ def read_catalogue(folders: Sequence[Path]) -> Catalogue:
     Raises:
         UserError: a folder does not exist, or no run can be read.
     """
-    paths, problems = find_runs(folders)
-    entries = []
-    for path in paths:
-        try:
-            entries.append(read_entry(path))
-        except UserError as error:
-            problems.append(Problem(path, visible(error).removeprefix(f"{visible(path)}/")))
-    if not entries:
-        others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise UserError(f"no run can be read: {problems[0]}{others}")
-    return assemble(entries, problems)
+    return assemble(*read_runs(folders, read_entry))
 
 
 def read_entry(folder: Path) -> Entry:
@@ -118,7 +104,7 @@ def read_entry(folder: Path) -> Entry:
 
 def values_of(record: RunRecord) -> dict[str, Any]:
     """The single values of a record."""
-    values = {name: value for name, value in asdict(record).items() if name not in NESTED}
+    values = {name: value for name, value in asdict(record).items() if name in TYPES}
     for name, value in values.items():
         if isinstance(value, float) and not isfinite(value):
             values[name] = None
@@ -182,8 +168,3 @@ def distinct(names: Iterable[str], used: Iterable[str]) -> list[str]:
     for name in sorted(names, reverse=True):  # of two, the one in lower case
         found.setdefault(name.casefold(), name)
     return sorted(name for folded, name in found.items() if folded not in taken)
-
-
-def group_order(group: str) -> tuple[int, str]:
-    """Parts of the model first, the other groups by name."""
-    return (PARTS.index(group) if group in PARTS else len(PARTS), group)
