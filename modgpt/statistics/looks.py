@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from math import ceil, sqrt
 from typing import Any
@@ -14,7 +14,7 @@ from scipy import optimize, stats
 
 from modgpt.statistics.differences import Difference, differences
 from modgpt.statistics.noise import seed_noise
-from modgpt.statistics.pairs import Factor, find_cells, find_pairs
+from modgpt.statistics.pairs import Factor, Pairs, find_cells, find_pairs
 from modgpt.statistics.verdict import OPEN
 
 
@@ -79,12 +79,21 @@ def look(
     noise = seed_noise(frame)
     found = differences(frame, factors, names, noise, delta, confidence)
     pairs = find_pairs(find_cells(frame, names), factors)
-    open_options = Counter[int]()
-    for difference, of_option in zip(found, pairs, strict=True):
-        if difference.verdict == OPEN and (difference.needs is not None or noise.sigma is None):
-            for pair in of_option.pairs:
-                open_options.update((pair.option.index, pair.base.index))
-    return found, dict(open_options)
+    undecided = [
+        of_option
+        for difference, of_option in zip(found, pairs, strict=True)
+        if difference.verdict == OPEN and (difference.needs is not None or noise.sigma is None)
+    ]
+    return found, options_of(undecided)
+
+
+def options_of(pairs: Iterable[Pairs]) -> dict[int, int]:
+    """For how many options each cell is compared, by its index: as their own cell or their baseline."""
+    counted = Counter[int]()
+    for of_option in pairs:
+        for pair in of_option.pairs:
+            counted.update((pair.option.index, pair.base.index))
+    return dict(counted)
 
 
 def seeds_at(seeds: int, options: int) -> int:

@@ -21,7 +21,7 @@ from modgpt.sweep.display import make_console
 from modgpt.sweep.launch import run_sweep, sweep_folder, with_name
 from modgpt.sweep.plan import Planned
 from modgpt.sweep.progress import Engine
-from modgpt.sweep.verdicts import finished_jobs, verdict_table
+from modgpt.sweep.verdicts import compared_for, finished_jobs, verdict_table
 
 Combination = tuple[str, ...]  # overrides without a seed
 
@@ -100,8 +100,7 @@ def run_until_sure(
     confidence = look_confidence(looks, CONFIDENCE)
     console = make_console()
     seeds = dict.fromkeys(combinations, 0)
-    # Before the first look every combination but the first is one open option of the first's.
-    extend = dict.fromkeys(combinations, 1)
+    extend = dict(zip(combinations, compared_for(combinations), strict=True))
     everything, of_job, code = list[Planned](), dict[int, Combination](), 0
     for number, n in enumerate(looks, start=1):
         wanted = {c: max(seeds[c], seeds_at(n, options)) for c, options in extend.items()}

@@ -16,8 +16,9 @@ from modgpt.config.keys import SEEDS
 from modgpt.config.overrides import key_of, parse_one
 from modgpt.config.seeds import seed_in_name
 from modgpt.statistics.differences import Difference, differences
+from modgpt.statistics.looks import options_of
 from modgpt.statistics.noise import CELL, LOSS, seed_noise
-from modgpt.statistics.pairs import Factor
+from modgpt.statistics.pairs import Factor, find_cells, find_pairs
 from modgpt.statistics.verdict import DELTA
 from modgpt.statistics.wording import verdict_words
 from modgpt.sweep.plan import Planned
@@ -55,13 +56,11 @@ def finished_jobs(jobs: Sequence[Planned], without: Sequence[str] = ()) -> Finis
         jobs: all jobs of the sweep.
         without: keys that are no factors, because each combination has its own best value.
     """
-    skipped = {*NOT_FACTORS, *without}
     rows, kept, per_byte = [], [], []
     for entry in jobs:
         record = latest(entry)
         if record is not None and record.finished:
-            values = {key_of(o): value_of(o) for o in entry.job.overrides}
-            choices = {key: value for key, value in values.items() if key not in skipped}
+            choices = choices_of(entry.job.overrides, without)
             rows.append(choices | {"seed": seed_in_name(entry.job.config), LOSS: record.final_val_loss})
             kept.append(entry)
             per_byte.append(record.tokens_per_byte)
@@ -70,6 +69,20 @@ def finished_jobs(jobs: Sequence[Planned], without: Sequence[str] = ()) -> Finis
     by_bytes = len(set(per_byte)) > 1 and None not in per_byte
     if by_bytes:
         frame[LOSS] *= np.array(per_byte)
+    return Finished(*design(frame), kept, "nats per byte" if by_bytes else "nats per token")
+
+
+def compared_for(combinations: Sequence[Sequence[str]]) -> list[int]:
+    """For how many options each combination of overrides is compared; 1 where for none."""
+    planned = pd.DataFrame([choices_of(c, ()) for c in combinations]).assign(seed="", **{LOSS: 0.0})
+    frame, factors = design(planned)
+    names = [factor.name for factor in factors]
+    counted = options_of(find_pairs(find_cells(frame, names), factors))
+    return [counted.get(cell, 1) for cell in frame[CELL].tolist()]
+
+
+def design(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[Factor]]:
+    """The rows with their cells, and the columns in which they differ."""
     keys = [key for key in frame.columns if key not in ("seed", LOSS) and frame[key].nunique() > 1]
     defaults = compose_job([]).choices
     factors = []
@@ -78,8 +91,14 @@ def finished_jobs(jobs: Sequence[Planned], without: Sequence[str] = ()) -> Finis
         first = defaults[key] if defaults.get(key) in levels else levels[0]
         ordered = (first, *(level for level in levels if level != first))
         factors.append(Factor(key, ordered, len(levels) <= MOST_LEVELS))
-    frame[CELL] = frame.groupby(keys, sort=False).ngroup() if keys else 0
-    return Finished(frame, factors, kept, "nats per byte" if by_bytes else "nats per token")
+    cells = frame.groupby(keys, sort=False).ngroup() if keys else 0
+    return frame.assign(**{CELL: cells}), factors
+
+
+def choices_of(overrides: Sequence[str], without: Sequence[str]) -> dict[str, str]:
+    """What the overrides set, but for the seeds, the names of a sweep and some other keys."""
+    values = {key_of(override): value_of(override) for override in overrides}
+    return {key: value for key, value in values.items() if key not in (*NOT_FACTORS, *without)}
 
 
 def value_of(override: str) -> str:

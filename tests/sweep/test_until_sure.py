@@ -22,7 +22,7 @@ from modgpt.sweep.until_sure import Settings, run_until_sure, settings
 from tests.sweep.script import records, sweep, tiny
 
 EFFECTS = {"swiglu": 0.0, "standard": 0.2, "moe": 0.012}
-SETTINGS = Settings((3, 4, 6, 9), 0.02)
+SETTINGS = Settings((3, 4, 6, 9), 0.005)
 
 
 class Trainings:
@@ -93,6 +93,12 @@ def test_no_seed_is_trained_twice_and_the_baseline_has_more(
     for ffn in EFFECTS:
         assert sorted(s for f, s in trained if f == ffn) == list(range(1, trainings.seeds[ffn] + 1))
     assert trainings.seeds["swiglu"] >= trainings.seeds["moe"]
+
+
+def test_the_baseline_begins_with_more_seeds(trainings: Trainings, tmp_path: Path) -> None:
+    """√2 times as many for two options: 5 in place of 3."""
+    run(tmp_path)
+    assert Counter(ffn for ffn, _ in trainings.calls[0]) == {"swiglu": 5, "standard": 3, "moe": 3}
 
 
 def test_it_ends_at_the_last_look(trainings: Trainings, tmp_path: Path) -> None:
