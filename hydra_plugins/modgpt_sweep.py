@@ -169,10 +169,10 @@ class AblationSweeper(EngineSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         from modgpt.sweep.design import expand
-        from modgpt.sweep.launch import run_sweep
+        from modgpt.sweep.launch import folder_of, run_sweep, with_name
 
         overrides = self.parse(self.params, arguments)
-        jobs = expand(overrides, self.design, self.choices, self.baseline_seeds)
+        jobs = with_name(expand(overrides, self.design, self.choices, self.baseline_seeds))
         if self.until_sure:
             from modgpt.sweep.until_sure import run_until_sure, settings
 
@@ -182,7 +182,14 @@ class AblationSweeper(EngineSweeper):
 
             code = run_tuned(jobs, self.parse(self.tune, []), self.tune_seeds, self.engine)
         else:
-            code = run_sweep(jobs, self.engine(len(jobs)), judge=()).code
+            code = run_sweep(jobs, self.engine(len(jobs))).code
+        folder = folder_of(jobs)
+        if code < 128 and folder.is_dir():  # nothing is there after a dry run
+            # Above the sweep, for it reads what the sweep has written; pandas takes a second.
+            from modgpt.compare.terminal import print_sweep
+            from modgpt.console import Output
+
+            print_sweep(Output(), folder)
         if code:
             raise SystemExit(code)
 

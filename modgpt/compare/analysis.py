@@ -31,7 +31,8 @@ class Statistics:
     Attributes:
         factors: what varies among the finished runs, with the levels that finished.
         noise: the seed noise.
-        delta: differences below it count as the same, nats per token.
+        unit: of all losses.
+        delta: differences below it count as the same, in this unit.
         confidence: of all intervals together. Higher than 95 % where a sweep looked several times.
         differences: of every option from its baseline, with verdicts.
         solved: for a task, the counts of solved runs; they replace the verdicts on the loss.
@@ -49,6 +50,7 @@ class Statistics:
 
     factors: list[Factor]
     noise: Noise
+    unit: str
     delta: float
     confidence: float
     differences: list[Difference]
@@ -79,6 +81,7 @@ def analyse(results: Results, delta: float = DELTA, confidence: float = CONFIDEN
     return Statistics(
         factors=factors,
         noise=noise,
+        unit=results.unit,
         delta=delta,
         confidence=confidence,
         differences=found,

@@ -10,6 +10,7 @@ from modgpt.compare.analysis import Statistics
 from modgpt.compare.columns import BITS_PER_BYTE, DIVERGED, FAILED, INTERRUPTED, PARTIAL, RUNNING
 from modgpt.compare.counting import several
 from modgpt.compare.load import Results
+from modgpt.compare.units import PER_BYTE
 
 CONDITION_NAMES = {"device": "device", "precision": "precision", "threads": "number of threads"}
 
@@ -48,10 +49,10 @@ def missing_runs(table: pd.DataFrame) -> Iterator[str]:
 def unlike_runs(results: Results, statistics: Statistics) -> Iterator[str]:
     """Cautions about runs that were not trained under the same conditions."""
     rows = results.finished
-    if rows["tokens_per_byte"].nunique() > 1:
+    if results.unit == PER_BYTE:
         yield (
-            "The tokenizers differ: losses per token, and all verdicts on them, do not compare between "
-            f"tokenizers. Bits per byte do: {bits_per_byte(rows)}."
+            "The tokenizers differ, so all losses are in nats per byte of text. In bits per byte: "
+            f"{bits_per_byte(rows)}."
         )
     elif rows["tokens_seen"].nunique() > 1:
         yield (

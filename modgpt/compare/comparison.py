@@ -99,9 +99,14 @@ def read_comparison(
     from modgpt.compare.folders import Problem
     from modgpt.compare.load import load_results
     from modgpt.compare.sentences import describe
+    from modgpt.compare.units import curves_in_unit
 
     everything = with_baselines(load_results(folders), baselines)
-    curves = {path: read_curves(Path(path)) for path in everything.table["path"]}
+    table = everything.table
+    curves = {
+        path: curves_in_unit(read_curves(Path(path)), per_byte, everything.unit)
+        for path, per_byte in zip(table["path"], table["tokens_per_byte"], strict=True)
+    }
     everything.problems.extend(
         Problem(Path(path), f"{found.problem}; the run counts, its curves are missing")
         for path, found in curves.items()

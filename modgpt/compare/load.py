@@ -26,6 +26,7 @@ from modgpt.compare.looks import Looks, read_looks
 from modgpt.compare.recipes import select
 from modgpt.compare.run_row import RunRow, read_run_row
 from modgpt.compare.tunings import read_tunings
+from modgpt.compare.units import PER_TOKEN, in_unit, unit_of
 from modgpt.config.keys import group_order
 
 __all__ = ["ACCURACY", "LOSS", "Results", "load_results", "tokens_per_step"]
@@ -43,6 +44,7 @@ class Results:
         tunings: how hyperparameters were chosen, the contents of the `tuning.json` beside runs.
         problems: what was left out because it could not be read.
         looks: how often a sweep that adds seeds has looked at its results.
+        unit: of all losses.
     """
 
     table: pd.DataFrame
@@ -51,6 +53,7 @@ class Results:
     tunings: list[dict[str, Any]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     looks: Looks = field(default_factory=Looks)
+    unit: str = PER_TOKEN
 
     @property
     def tuned(self) -> set[str]:
@@ -73,7 +76,8 @@ def load_results(folders: Sequence[Path]) -> Results:
     tunings, damaged = read_tunings(run.path for run in runs)
     looks, unread = read_looks(run.path for run in runs)
     results = assemble(runs, list(folders), tunings, problems + damaged + unread)
-    return replace(results, looks=looks)
+    unit = unit_of(results.table)
+    return replace(results, looks=looks, unit=unit, table=in_unit(results.table, unit))
 
 
 def assemble(

@@ -51,7 +51,7 @@ def jobs(results: Results, statistics: Statistics) -> str:
     return (
         f"{several(len(results.table), 'job')}: {states}. The jobs differ in {varied}; "
         f"{cells} finished, most with {several(statistics.noise.seeds, 'seed')}. The headline metric "
-        "is the final loss on the full validation set, in nats per token (lower is better)."
+        f"is the final loss on the full validation set, in {results.unit} (lower is better)."
     )
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from modgpt.compare.analysis import Statistics
+from modgpt.compare.analysis import Statistics, analyse
 from modgpt.compare.columns import ACCURACY, LOSS
-from modgpt.compare.difference_tables import DIFFERENCE, INTERVAL, VERDICT, effect_rows, task_rows
-from modgpt.compare.findings import findings
-from modgpt.compare.load import Results
+from modgpt.compare.difference_tables import DIFFERENCE, VERDICT, effect_rows, task_rows
+from modgpt.compare.findings import findings, half
+from modgpt.compare.load import Results, load_results
 from modgpt.compare.sentences import Words
 from modgpt.compare.tables import (
     ranked,
@@ -18,6 +20,8 @@ from modgpt.compare.tables import (
     shown,
 )
 from modgpt.compare.unfinished import unfinished
+from modgpt.errors import UserError
+from modgpt.text import visible
 
 MOST_LINES = 5  # of runs that are left out
 
@@ -39,18 +43,33 @@ def print_summary(
     print_plain(console, first([f"not read: {problem}" for problem in results.problems]))
 
 
+def print_sweep(console: Console, sweep: Path) -> None:
+    """Print the verdicts on the finished runs of a sweep; nothing where there is nothing to compare."""
+    try:
+        results = load_results([sweep])
+    except UserError:  # no job has left a record
+        return
+    statistics = analyse(results, results.looks.same_within, results.looks.confidence)
+    if len(statistics.effects):
+        print_verdicts(console, statistics)
+        print_plain(console, [f"modgpt compare {visible(sweep)} shows costs, curves and cautions"])
+
+
 def print_verdicts(console: Console, statistics: Statistics) -> None:
     """Print a sentence per factor and a row per option."""
     if not len(statistics.effects):
         return
-    wanted = ("factor", "option", DIFFERENCE, INTERVAL, VERDICT, "contexts won")
-    several = any(d.contexts > 1 for d in statistics.differences)
+    wanted = ["factor", "option", DIFFERENCE, "contexts won", VERDICT]
     if "solved" in statistics.effects:
-        wanted = (*wanted[:3], "solved", "baseline solved", VERDICT)
-    effects = [
-        {k: row[k] for k in wanted if several or k != "contexts won"} for row in effect_rows(statistics)
-    ]
-    console.print(rich_table(effects, "differences from the baseline, nats per token"))
+        wanted[3:4] = ["solved", "baseline solved"]
+    elif all(found.contexts < 2 for found in statistics.differences):
+        wanted.remove("contexts won")
+    rows = []
+    for row, effect in zip(effect_rows(statistics), statistics.effects.to_dict("records"), strict=True):
+        if row[DIFFERENCE]:
+            row[DIFFERENCE] = f"{effect['difference']:+.3f}{half(effect)}"
+        rows.append({name: row[name] for name in wanted})
+    console.print(rich_table(rows, f"differences from the baseline, {statistics.unit}"))
     if tasks := task_rows(statistics):
         console.print(rich_table(tasks, "solved runs, with exact 95 % intervals of their share"))
     print_plain(console, [f"{finding.factor}: {finding.text}" for finding in findings(statistics)])

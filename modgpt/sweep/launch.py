@@ -46,7 +46,6 @@ def run_sweep(
     engine: Engine,
     below: str = "",
     announce: bool = True,
-    judge: Sequence[str] | None = None,
 ) -> Ended:
     """Plan, show, run.
 
@@ -55,13 +54,10 @@ def run_sweep(
         engine: what runs them.
         below: a folder below the sweep's for these jobs, for what is not part of its results.
         announce: tell beforehand what will run.
-        judge: print the verdicts at the end, these keys left out of the factors; None for no verdicts.
 
     Raises:
         UserError: a job is wrong; nothing has been run.
     """
-    if not all_overrides:
-        raise UserError("this sweep has no jobs: a glob or a range that it crosses is empty")
     all_overrides = with_name(all_overrides)
     first = compose_job(all_overrides[0]).config
     sweep = sweep_folder(Path(first.sweep_dir), first.sweep_name) / below
@@ -83,10 +79,6 @@ def run_sweep(
         progress = engine.run(open_jobs, display.show)
     failed_before = sum(e.status in FAILED and e not in open_jobs for e in jobs)
     show_end(console, jobs, progress, failed_before)
-    if judge is not None and not engine.interrupted:
-        from modgpt.sweep.verdicts import show_verdicts  # pandas takes a second
-
-        show_verdicts(console, jobs, judge)
     again = f"the same command with sweep_name={first.sweep_name}"
     if engine.interrupted:
         still = f"{len(progress.elsewhere)} jobs go on by themselves; " if progress.elsewhere else ""
@@ -156,8 +148,20 @@ def job_returns(ended: Ended) -> list[JobReturn]:
     return returns
 
 
+def folder_of(jobs: Sequence[Sequence[str]]) -> Path:
+    """The folder of the sweep whose jobs have these overrides, its name among them."""
+    config = compose_job(jobs[0]).config
+    return sweep_folder(Path(config.sweep_dir), config.sweep_name)
+
+
 def with_name(all_overrides: Sequence[Sequence[str]]) -> list[list[str]]:
-    """The jobs' overrides with a name for the sweep, a new one where none is given."""
+    """The jobs' overrides with a name for the sweep, a new one where none is given.
+
+    Raises:
+        UserError: there are no jobs.
+    """
+    if not all_overrides:
+        raise UserError("this sweep has no jobs: a glob or a range that it crosses is empty")
     given = any(parsed.key_or_group == "sweep_name" for parsed in parse(all_overrides[0]))
     name = [] if given else [f"sweep_name={new_name()}"]
     return [[*overrides, *name] for overrides in all_overrides]

@@ -68,7 +68,7 @@ def run_tuned(
     reported = [[*job, *values[name]] for job in jobs if (name := best[without_seed(job)])]
     if not reported:
         return 1
-    code = run_sweep(reported, make_engine(len(reported)), judge=keys).code
+    code = run_sweep(reported, make_engine(len(reported))).code
     return code or int(len(reported) < len(jobs))
 
 

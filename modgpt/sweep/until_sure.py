@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
-from modgpt.config.compose import compose_job
 from modgpt.config.keys import SEEDS
 from modgpt.config.overrides import key_of
 from modgpt.errors import UserError
@@ -18,7 +16,7 @@ from modgpt.statistics.noise import CELL
 from modgpt.statistics.verdict import CONFIDENCE, DELTA
 from modgpt.sweep.design import LOOKS
 from modgpt.sweep.display import make_console
-from modgpt.sweep.launch import run_sweep, sweep_folder, with_name
+from modgpt.sweep.launch import folder_of, run_sweep, with_name
 from modgpt.sweep.plan import Planned
 from modgpt.sweep.progress import Engine
 from modgpt.sweep.verdicts import compared_for, finished_jobs, verdict_table
@@ -95,8 +93,7 @@ def run_until_sure(
     looks, same_within = settings.looks, settings.same_within
     named = with_name(jobs)
     combinations = list(dict.fromkeys(map(tuple, named)))
-    config = compose_job(named[0]).config
-    sweep = sweep_folder(Path(config.sweep_dir), config.sweep_name)
+    sweep = folder_of(named)
     confidence = look_confidence(looks, CONFIDENCE)
     console = make_console()
     seeds = dict.fromkeys(combinations, 0)
@@ -110,7 +107,7 @@ def run_until_sure(
             f"look {number} of at most {len(looks)}: {len(extend)} combinations, {len(new)} runs more",
             style="bold",
         )
-        ended = run_sweep(new, make_engine(len(new)), judge=None)
+        ended = run_sweep(new, make_engine(len(new)))
         if ended.dry or ended.code > 128 or not all(map(closed, ended.jobs)):
             return ended.code
         of_job |= {id(entry): tuple(o[:-1]) for entry, o in zip(ended.jobs, new, strict=True)}

@@ -1,4 +1,4 @@
-"""The verdicts of a sweep on its options, for its last lines on the terminal."""
+"""The verdicts of one look of a sweep that adds seeds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -15,11 +14,10 @@ from modgpt.config.compose import compose_job
 from modgpt.config.keys import SEEDS
 from modgpt.config.overrides import key_of, parse_one
 from modgpt.config.seeds import seed_in_name
-from modgpt.statistics.differences import Difference, differences
+from modgpt.statistics.differences import Difference
 from modgpt.statistics.looks import options_of
-from modgpt.statistics.noise import CELL, LOSS, seed_noise
+from modgpt.statistics.noise import CELL, LOSS
 from modgpt.statistics.pairs import Factor, find_cells, find_pairs
-from modgpt.statistics.verdict import DELTA
 from modgpt.statistics.wording import verdict_words
 from modgpt.sweep.plan import Planned
 from modgpt.sweep.progress import latest
@@ -49,18 +47,13 @@ class Finished:
         return [factor.name for factor in self.factors]
 
 
-def finished_jobs(jobs: Sequence[Planned], without: Sequence[str] = ()) -> Finished:
-    """The finished jobs, and what they differ in.
-
-    Args:
-        jobs: all jobs of the sweep.
-        without: keys that are no factors, because each combination has its own best value.
-    """
+def finished_jobs(jobs: Sequence[Planned]) -> Finished:
+    """Those of the jobs of a sweep that are finished, and what they differ in."""
     rows, kept, per_byte = [], [], []
     for entry in jobs:
         record = latest(entry)
         if record is not None and record.finished:
-            choices = choices_of(entry.job.overrides, without)
+            choices = choices_of(entry.job.overrides)
             rows.append(choices | {"seed": seed_in_name(entry.job.config), LOSS: record.final_val_loss})
             kept.append(entry)
             per_byte.append(record.tokens_per_byte)
@@ -74,7 +67,7 @@ def finished_jobs(jobs: Sequence[Planned], without: Sequence[str] = ()) -> Finis
 
 def compared_for(combinations: Sequence[Sequence[str]]) -> list[int]:
     """For how many options each combination of overrides is compared; 1 where for none."""
-    planned = pd.DataFrame([choices_of(c, ()) for c in combinations]).assign(seed="", **{LOSS: 0.0})
+    planned = pd.DataFrame([choices_of(c) for c in combinations]).assign(seed="", **{LOSS: 0.0})
     frame, factors = design(planned)
     names = [factor.name for factor in factors]
     counted = options_of(find_pairs(find_cells(frame, names), factors))
@@ -95,27 +88,15 @@ def design(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[Factor]]:
     return frame.assign(**{CELL: cells}), factors
 
 
-def choices_of(overrides: Sequence[str], without: Sequence[str]) -> dict[str, str]:
-    """What the overrides set, but for the seeds, the names of a sweep and some other keys."""
+def choices_of(overrides: Sequence[str]) -> dict[str, str]:
+    """What the overrides set, but for the seeds and the names of a sweep."""
     values = {key_of(override): value_of(override) for override in overrides}
-    return {key: value for key, value in values.items() if key not in (*NOT_FACTORS, *without)}
+    return {key: value for key, value in values.items() if key not in NOT_FACTORS}
 
 
 def value_of(override: str) -> str:
     """The value that an override sets, as text."""
     return str(parse_one(override).get_value_element_as_str())
-
-
-def show_verdicts(console: Console, jobs: Sequence[Planned], without: Sequence[str] = ()) -> None:
-    """Print a row per option; nothing where the jobs do not differ in a factor."""
-    found = finished_jobs(jobs, without)
-    designed = [factor for factor in found.factors if factor.designed]
-    if not designed:
-        return
-    noise = seed_noise(found.frame)
-    judged = differences(found.frame, designed, found.names, noise)
-    console.print(verdict_table(judged, DELTA, found.unit))
-    console.print("modgpt compare shows them with their costs, curves and cautions", style="dim")
 
 
 def verdict_table(judged: Sequence[Difference], delta: float, unit: str) -> Table:

@@ -105,4 +105,4 @@ def test_another_baseline_is_shown_first(sweep: Path, flags_first: bool) -> None
     flags = ["--baseline", "ffn=moe"]
     done = command(*flags, sweep) if flags_first else command(sweep, *flags)
     assert done.returncode == 0 and not done.stderr
-    assert re.search(r"│ ffn +│ moe +│ +│ +│ baseline", done.stdout)
+    assert re.search(r"│ ffn +│ moe +│ +│ baseline", done.stdout)

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from modgpt.compare.analysis import analyse
-from modgpt.compare.comparison import compare
+from modgpt.compare.comparison import compare, read_comparison
 from modgpt.compare.curves import read_curves, thinned
 from modgpt.compare.load import LOSS, load_results, tokens_per_step
 from modgpt.compare.recipes import plain
@@ -341,18 +341,22 @@ def test_different_data_are_told(
     assert [c for c in cautions if "data" in c or "corpora" in c] == ([text] if text else [])
 
 
-def test_losses_of_different_tokenizers_are_not_ranked_without_a_caution(tmp_path: Path) -> None:
+def test_losses_of_different_tokenizers_compare_per_byte(tmp_path: Path) -> None:
     """Per token bpe looks worse, per byte it is better."""
     tokenizers = {"char": (65, 1.0, 1.7), "bpe": (512, 0.5, 3.0)}
     for name, (size, per_byte, loss) in tokenizers.items():
         for seed in (1, 2):
             bits = loss / 0.6931471805599453 * per_byte
             write_run(
-                tmp_path, DEFAULT | {"tokenizer": name}, seed, loss, vocab_size=size,
-                tokens_per_byte=per_byte, final_val_bits_per_byte=bits,
+                tmp_path, DEFAULT | {"tokenizer": name}, seed, loss + 0.01 * seed, vocab_size=size,
+                tokens_per_byte=per_byte, final_val_bits_per_byte=bits, curves=True,
             )  # fmt: skip
-    results = load_results([tmp_path])
-    assert results.table["final_val_bits_per_byte"].notna().all()
-    found = describe(results, analyse(results)).cautions
-    [caution] = [c for c in found if "The tokenizers differ" in c]
+    found = read_comparison([tmp_path])
+    assert found.results.unit == "nats per byte" and "nats per byte" in found.words.jobs
+    [difference] = found.statistics.differences
+    assert (difference.option, difference.verdict) == ("bpe", "better")
+    assert difference.value == pytest.approx(0.5 * 3.015 - 1.715)
+    [caution] = [c for c in found.words.cautions if "The tokenizers differ" in c]
     assert caution.endswith("bpe (512 tokens) 2.1640, char (65 tokens) 2.4526.")
+    for path, loss in zip(found.results.table["path"], found.results.table[LOSS], strict=True):
+        assert found.curves[path].val[-1][1] == pytest.approx(loss)

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+from modgpt.compare.analysis import analyse
+from modgpt.compare.load import load_results
 from modgpt.runs.checkpoint import model_weights, read_checkpoint
 from modgpt.runs.window_losses import read_window_losses
 from tests.checkout import ROOT
@@ -255,3 +257,14 @@ def test_names_of_sweeps_never_meet() -> None:
     from modgpt.sweep.launch import new_name
 
     assert len({new_name() for _ in range(1000)}) == 1000
+
+
+def test_a_sweep_ends_with_its_verdicts(corpus: Path, tmp_path: Path) -> None:
+    """The same as the comparison's, of the runs in its folder."""
+    arguments = [*tiny(corpus, tmp_path), "ffn=swiglu,standard", "seed=1,2,3"]
+    code, out, err = sweep(*arguments)
+    assert code == 0, err
+    results = load_results([tmp_path / "s"])
+    [difference] = analyse(results).differences
+    assert f"│ {difference.value:+.3f} ± {difference.high - difference.value:.3f} │" in out
+    assert "modgpt compare" in out

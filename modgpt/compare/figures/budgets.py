@@ -34,7 +34,7 @@ def budget_panel(statistics: Statistics, factor: Factor) -> Chart:
     base = alt.Chart(rows(values), title=factor.name).encode(
         x=alt.X("tokens:Q", title="tokens of the training", scale=alt.Scale(type="log", nice=False),
                 axis=alt.Axis(format="~s", tickCount=5)),
-        y=alt.Y("gap:Q", title="Δ loss (nats per token)"),
+        y=alt.Y("gap:Q", title="Δ loss (nats)"),
         color=by_option("option", factor.levels, factor.name),
         tooltip=["option:N", alt.Tooltip("tokens:Q", format=",d"), alt.Tooltip("gap:Q", format="+.4f")],
     )  # fmt: skip

@@ -42,7 +42,7 @@ def cost_panel(statistics: Statistics, cost: str) -> Chart:
     step = "step-before" if cost == "tokens_per_second" else "step-after"
     x = alt.X("cost:Q", title=COST_NAMES[cost], axis=alt.Axis(format=".3~s", tickCount=5),
               scale=alt.Scale(zero=False, nice=False, padding=12))  # fmt: skip
-    chart = alt.Chart(rows(values)).encode(x=x, y=loss_axis("final loss (nats per token)"))
+    chart = alt.Chart(rows(values)).encode(x=x, y=loss_axis("final loss (nats)"))
     front = (
         chart.transform_filter("datum.front")
         .mark_line(interpolate=step, strokeDash=[3, 3], strokeWidth=1.2, color="#888888")

@@ -74,7 +74,7 @@ def run_curves() -> dict[str, Any]:
         .transform_filter("shown[datum.run]")
         .encode(
             x=alt.X("x:Q", axis=alt.Axis(format="~s")),
-            y=loss_axis("loss (nats per token)"),
+            y=loss_axis("loss (nats)"),
             color=alt.Color("level:N", title=None),
             detail="run:N",
             tooltip=[

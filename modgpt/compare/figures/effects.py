@@ -20,7 +20,7 @@ def effects_figure(statistics: Statistics) -> Figure:
     labels, heads, values = effect_lines(statistics)
     x = alt.X(
         "value:Q",
-        title="change of the loss (nats per token); left is better",
+        title="change of the loss (nats); left is better",
         axis=alt.Axis(tickCount=7),
     )
     y = alt.Y("line:O", title=None, scale=alt.Scale(domain=list(range(len(labels)))), axis=alt.Axis(

@@ -72,6 +72,6 @@ def by_option(field: str, levels: tuple[str, ...], title: str) -> alt.Color:
     return alt.Color(f"{field}:N", scale=alt.Scale(domain=list(levels)), title=title)
 
 
-def loss_axis(title: str = "validation loss (nats per token)") -> alt.Y:
+def loss_axis(title: str = "validation loss (nats)") -> alt.Y:
     """A y axis for losses, which does not start at zero."""
     return alt.Y("loss:Q", title=title, scale=alt.Scale(zero=False, nice=False, padding=8))

@@ -80,6 +80,7 @@ def write_report(
         evidence=evidence(results, statistics),
         overview=overview(statistics),
         delta=statistics.delta,
+        unit=statistics.unit,
         confidence=statistics.confidence,
         samples=any((Path(path) / SAMPLE).is_file() for path in results.table["path"]),
         tensorboard=shlex.join(["tensorboard", "--logdir", *map(visible, results.folders[:1])]),
