@@ -259,10 +259,9 @@ def test_names_of_sweeps_never_meet() -> None:
     assert len({new_name() for _ in range(1000)}) == 1000
 
 
-def test_a_sweep_ends_with_its_verdicts(corpus: Path, tmp_path: Path) -> None:
+def test_a_sweep_ends_with_its_verdicts(arguments: list[str], tmp_path: Path) -> None:
     """The same as the comparison's, of the runs in its folder."""
-    arguments = [*tiny(corpus, tmp_path), "ffn=swiglu,standard", "seed=1,2,3"]
-    code, out, err = sweep(*arguments)
+    code, out, err = sweep(*arguments, "ffn=swiglu,standard", "seed=1,2,3")
     assert code == 0, err
     results = load_results([tmp_path / "s"])
     [difference] = analyse(results).differences
