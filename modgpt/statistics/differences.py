@@ -115,12 +115,15 @@ def from_seeds(
         part = slice(start, start := start + len(pairs))
         low, high = float((value - wider)[part].min()), float((value + wider)[part].max())
         mean = float(value[part].mean())
-        said = verdict(low, high, delta)
+        said, needs = verdict(low, high, delta), None
+        if said == OPEN and np.isfinite(low):
+            sigma = noise.sigma * float((wider / half)[part].max())  # where the own spread is wider
+            needs = seeds_needed(mean, delta, sigma, q)
         found[pairs.factor.name, pairs.option] = Difference(
             *(pairs.factor.name, pairs.option, pairs.factor.baseline, mean, low, high),
             error=OWN if (own > half)[part].any() else SEEDS,
             verdict=said,
-            needs=seeds_needed(mean, delta, noise.sigma, q) if said == OPEN else None,
+            needs=needs,
             contexts=len(pairs),
             won=int((value[part] < 0).sum()),
         )

@@ -60,6 +60,12 @@ def test_spreads_that_differ_widen_the_intervals_of_the_noisy() -> None:
     assert found["part=1"].error == SEEDS  # the pooled spread is the wider one there
 
 
+def test_a_noisy_option_needs_seeds_for_its_own_spread() -> None:
+    quiet, loud = normal(6, 6, 6, 6, 6, sigma=0.001), normal(6, sigma=0.2)
+    found = judged(*one_factor([*quiet, *loud]))["part=5"]
+    assert found.verdict == "cannot tell" and found.needs is not None and found.needs > 100
+
+
 def test_equal_spreads_are_pooled() -> None:
     assert not seed_noise(one_factor(normal(5, 5, 5, 5))[0]).unequal
 
