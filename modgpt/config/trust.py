@@ -110,6 +110,7 @@ def check_foreign(
     trust = [*_trusted, *trust]
     if not isinstance(tree, dict):
         raise UserError(f"refused {source}: it holds {kind(tree)}, not a configuration")
+    check_groups(tree, source)
     for count, (path, key, value) in enumerate(walk(tree, "", 0, source)):
         if count > LARGEST_TREE:
             raise UserError(f"refused {source}: it holds more than {LARGEST_TREE:,} values")
@@ -122,6 +123,22 @@ def check_foreign(
         raise UserError(f"refused {source}: {type(error).__name__}") from error
     assert isinstance(config, DictConfig)
     return config
+
+
+def check_groups(tree: dict[Any, Any], source: str) -> None:
+    """Check that every config group is a mapping, and one of several parts a mapping of mappings.
+
+    Raises:
+        UserError: names the first that is not.
+    """
+    for name, about in KEYS.items():
+        group = tree.get(name)
+        if about.type is not None or group is None:
+            continue
+        parts = group.items() if about.several and isinstance(group, dict) else ()
+        for path, node in ((name, group), *((f"{name}.{part}", node) for part, node in parts)):
+            if node is not None and not isinstance(node, dict):
+                raise UserError(f"refused {source}: {shown(path)} is {kind(node)}, not a mapping")
 
 
 def walk(node: Any, path: str, depth: int, source: str) -> Iterator[tuple[str, Any, Any]]:

@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 
 from modgpt.config.build import build_model
 from modgpt.config.compose import label
-from modgpt.config.keys import PARTS
+from modgpt.config.keys import KEYS
 from modgpt.config.overrides import shortened
 from modgpt.config.seeds import seed_in_name
 from modgpt.config.trust import check_foreign
@@ -138,7 +138,7 @@ def load_checkpoint(file: Path, record: RunRecord | None, trust: Sequence[str] =
     if not isinstance(described, dict) or not {"config", "tokenizer"} <= described.keys():
         raise UserError(f"{file} is damaged: it does not say which model and tokenizer it holds")
     config = check_foreign(described["config"], str(file), trust)
-    for group in (*PARTS, "model", "data", "trainer"):
+    for group in (name for name, key in KEYS.items() if key.type is None and key.required):
         if not isinstance(config.get(group), DictConfig):
             raise UserError(f"{file} is damaged: its configuration has no {group}")
     check_weights(config, weights, file)

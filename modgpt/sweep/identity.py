@@ -21,15 +21,13 @@ def job_hash(config: DictConfig, corpus_sha256: str) -> str:
         corpus_sha256: digest of the text.
     """
     content: Any = OmegaConf.to_container(config, resolve=True)
-    callbacks = content["callbacks"] if isinstance(content["callbacks"], dict) else {}
-    changing = [n for n in callbacks.values() if n and n["_target_"] not in WATCHING]
+    changing = [n for n in content["callbacks"].values() if n and n.get("_target_") not in WATCHING]
     for key, about in KEYS.items():
         if not about.identity:
             content.pop(key, None)
     for key in NOT_IDENTITY:
         group, _, leaf = key.partition(".")
-        if isinstance(content[group], dict):  # another kind of value in a damaged file
-            content[group].pop(leaf, None)
+        content[group].pop(leaf, None)
     if changing:
         content["callbacks"] = changing
     text = json.dumps([content, corpus_sha256], sort_keys=True)

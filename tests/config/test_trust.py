@@ -477,3 +477,20 @@ def test_files_of_another_kind_get_one_line(text: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         read_config(path)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "tree, says",
+    [
+        ({"model": 3}, "model is a int, not a mapping"),
+        ({"callbacks": ["x"]}, "callbacks is a list, not a mapping"),
+        ({"callbacks": {"last": 3}}, "callbacks.last is a int, not a mapping"),
+        ({"logger": {"csv": None}}, ""),
+    ],
+)
+def test_groups_are_mappings(tree: dict[str, Any], says: str) -> None:
+    if not says:
+        check_foreign(tree, SOURCE)
+        return
+    with pytest.raises(UserError, match=says):
+        check_foreign(tree, SOURCE)

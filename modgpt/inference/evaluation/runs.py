@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.utils import instantiate
-from omegaconf import DictConfig
 from torch import Tensor
 
 from modgpt.data.datamodule import CorpusDataModule
@@ -73,8 +72,7 @@ def shared_split(runs: Sequence[Run]) -> Tensor:
                 f"{digests[0][:12]}… and {digest[:12]}…: their losses do not compare"
             )
     config, tokenizer = runs[0].config, runs[0].tokenizer
-    given = config.tokenizer
-    tokenizer.allow_lossy = isinstance(given, DictConfig) and bool(given.get("allow_lossy"))
+    tokenizer.allow_lossy = bool(config.tokenizer.get("allow_lossy"))
     with as_user_errors():
         data = instantiate(config.data, tokenizer=lambda *texts: tokenizer)
         if not isinstance(data, CorpusDataModule):
