@@ -66,11 +66,9 @@ class Statistics:
 
 def analyse(results: Results, delta: float = DELTA, confidence: float = CONFIDENCE) -> Statistics:
     """All statistics of the finished runs; tables are empty where there is nothing to compare."""
-    names = [factor.name for factor in results.factors]
-    everything, repeated = replicates(results.finished, names)
+    everything, repeated = replicates(results.finished, [factor.name for factor in results.factors])
     budget = budget_of(results)
-    frame = at_largest(everything, budget)
-    names = [name for name in names if name != budget]
+    frame, names = compared_runs(results)
     factors = present([factor for factor in results.factors if factor.name != budget], frame)
     task = has_accuracy(frame)
     several = task and several_tasks(frame)
@@ -94,6 +92,14 @@ def analyse(results: Results, delta: float = DELTA, confidence: float = CONFIDEN
         budgets=over_budgets(with_costs(everything), designed, confidence) if budget else [],
         repeated=repeated,
     )
+
+
+def compared_runs(results: Results) -> tuple[pd.DataFrame, list[str]]:
+    """The runs on which the differences rest, with the numbers of their cells; and all their factors."""
+    names = [factor.name for factor in results.factors]
+    budget = budget_of(results)
+    frame = at_largest(replicates(results.finished, names)[0], budget)
+    return frame, [name for name in names if name != budget]
 
 
 def replicates(finished: pd.DataFrame, names: list[str]) -> tuple[pd.DataFrame, int]:

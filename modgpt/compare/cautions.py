@@ -10,12 +10,14 @@ from modgpt.compare.analysis import Statistics
 from modgpt.compare.columns import BITS_PER_BYTE, DIVERGED, FAILED, INTERRUPTED, PARTIAL, RUNNING
 from modgpt.compare.counting import several
 from modgpt.compare.load import Results
+from modgpt.compare.other_texts import OverTexts
 from modgpt.compare.units import PER_BYTE
+from modgpt.statistics.verdict import BETTER, WORSE
 
 CONDITION_NAMES = {"device": "device", "precision": "precision", "threads": "number of threads"}
 
 
-def cautions(results: Results, statistics: Statistics) -> Iterator[str]:
+def cautions(results: Results, statistics: Statistics, texts: OverTexts) -> Iterator[str]:
     """All cautions, one sentence or two each."""
     if results.problems:
         yield f"{several(len(results.problems), 'path')} left out, listed under Not read."
@@ -27,6 +29,7 @@ def cautions(results: Results, statistics: Statistics) -> Iterator[str]:
     yield from chosen_values(results)
     yield from several_looks(results)
     yield from unseparated(statistics)
+    yield from of_this_text(statistics, texts)
     if statistics.noise.sigma is not None:
         yield from doubtful_noise(statistics)
 
@@ -135,6 +138,22 @@ def unseparated(statistics: Statistics) -> Iterator[str]:
         yield (
             f"{', '.join(alone)}: no run is alike in all else to one of the baseline, so these runs "
             "cannot separate the option from the other choices."
+        )
+
+
+def of_this_text(statistics: Statistics, texts: OverTexts) -> Iterator[str]:
+    """A caution about verdicts that hold for this validation text, and perhaps for no other."""
+    doubtful = [
+        f"{d.factor}={d.option}"
+        for d in statistics.differences
+        if d.verdict in (BETTER, WORSE)
+        and (over := texts.get((d.factor, d.option)))
+        and over.low <= 0 <= over.high
+    ]
+    if doubtful:
+        yield (
+            f"{', '.join(doubtful)}: on another text of this kind and length the difference could have "
+            "the other sign (block bootstrap over the validation text)."
         )
 
 

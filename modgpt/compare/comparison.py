@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from modgpt.compare.analysis import Statistics
     from modgpt.compare.curves import Curves
     from modgpt.compare.load import Results
+    from modgpt.compare.other_texts import OverTexts
     from modgpt.compare.sentences import Words
 
 NEEDED = ("pandas", "scipy", "statsmodels", "arch", "altair", "vl_convert", "jinja2", "matplotlib")
@@ -32,6 +33,7 @@ class Comparison:
         everything: all runs that could be read.
         results: those that are compared; without the runs that `best` leaves out.
         statistics, words: of `results`.
+        texts: the differences over other validation texts.
         curves: of all runs, by the paths of their folders.
     """
 
@@ -39,6 +41,7 @@ class Comparison:
     results: Results
     statistics: Statistics
     words: Words
+    texts: OverTexts
     curves: dict[str, Curves]
 
 
@@ -98,6 +101,7 @@ def read_comparison(
     from modgpt.compare.factors import with_baselines
     from modgpt.compare.folders import Problem
     from modgpt.compare.load import load_results
+    from modgpt.compare.other_texts import over_texts
     from modgpt.compare.sentences import describe
     from modgpt.compare.units import curves_in_unit
 
@@ -116,7 +120,9 @@ def read_comparison(
     looks = results.looks
     delta = looks.same_within if same_within is None else same_within
     statistics = analyse(results, delta, looks.confidence)
-    return Comparison(everything, results, statistics, describe(results, statistics), curves)
+    texts = over_texts(results, statistics)
+    words = describe(results, statistics, texts)
+    return Comparison(everything, results, statistics, words, texts, curves)
 
 
 def out_folder(folders: Sequence[Path], out: Path | None) -> Path:
@@ -154,7 +160,7 @@ def write_comparison(
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_csv(found.everything, out / "results.csv")
-        write_markdown(found.results, found.statistics, found.words, out / "results.md")
+        write_markdown(found, out / "results.md")
         write_report(found, drawn, out / "report.html", refresh)
         if figures is not None:
             write_figures(drawn, out, figures)

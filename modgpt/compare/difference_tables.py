@@ -6,15 +6,27 @@ import numpy as np
 import pandas as pd
 
 from modgpt.compare.analysis import Statistics
+from modgpt.compare.other_texts import OverTexts
 from modgpt.compare.tables import interval, p_shown
+from modgpt.compare.text_noise import TextDifference
 from modgpt.statistics.budgets import Estimate
 from modgpt.statistics.wording import verdict_note
 
 DIFFERENCE, INTERVAL, VERDICT = "difference", "95 % interval", "verdict"
+ON_TEXTS = "on other texts"
+TEXTS_NOTE = (
+    "On other texts: half the 95 % interval of how the difference would vary over validation texts of "
+    "the same kind and length, with the trained models as they are (block bootstrap)."
+)
 
 
-def effect_rows(statistics: Statistics) -> list[dict[str, str]]:
-    """What every option changes, as text; the baseline of a factor stands first."""
+def effect_rows(statistics: Statistics, texts: OverTexts | None = None) -> list[dict[str, str]]:
+    """What every option changes, as text; the baseline of a factor stands first.
+
+    Args:
+        statistics: of the comparison.
+        texts: the differences over other texts, if they are a column.
+    """
     answers, notes = bool(statistics.solved), verdict_notes(statistics)
     rows = []
     for _, e in statistics.effects.iterrows():
@@ -28,6 +40,8 @@ def effect_rows(statistics: Statistics) -> list[dict[str, str]]:
             VERDICT: f"{e['verdict']} ({note})" if note else e["verdict"],
             "contexts won": f"{e['won']} of {e['contexts']}" if e["contexts"] else "",
         }
+        if texts:
+            row[ON_TEXTS] = half_over_texts(texts.get((e["factor"], e["option"])))
         if answers:
             solved = isinstance(e["solved"], str)
             row |= {
@@ -48,6 +62,13 @@ def effect_rows(statistics: Statistics) -> list[dict[str, str]]:
             }
         )
     return rows
+
+
+def half_over_texts(found: TextDifference | None) -> str:
+    """`± 0.0040`; empty where there is no interval."""
+    if found is None or not np.isfinite(found.high):
+        return ""
+    return f"± {found.high - found.difference:.4f}"
 
 
 def task_rows(statistics: Statistics) -> list[dict[str, str]]:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from modgpt.compare.analysis import Statistics
-from modgpt.compare.difference_tables import budget_rows, effect_rows, part_rows, task_rows
+from modgpt.compare.comparison import Comparison
+from modgpt.compare.difference_tables import (
+    TEXTS_NOTE,
+    budget_rows,
+    effect_rows,
+    part_rows,
+    task_rows,
+)
 from modgpt.compare.escaping import for_markdown, for_spreadsheet
 from modgpt.compare.evidence import evidence
 from modgpt.compare.findings import findings
 from modgpt.compare.load import Results
-from modgpt.compare.sentences import Words
 from modgpt.compare.tables import (
     LABELS,
     cell_rows,
@@ -44,12 +49,13 @@ def write_csv(results: Results, path: Path) -> None:
         table.to_csv(beside, index=False)
 
 
-def write_markdown(results: Results, statistics: Statistics, words: Words, path: Path) -> None:
+def write_markdown(found: Comparison, path: Path) -> None:
     """Write the paragraphs, the best combinations, the effects, and a row per job."""
+    results, statistics, words = found.results, found.statistics, found.words
     parts = ["# Comparison"]
-    found = [f"- **{for_markdown(f.factor)}**: {for_markdown(f.text)}" for f in findings(statistics)]
-    if found:
-        parts.append("\n".join(found))
+    said = [f"- **{for_markdown(f.factor)}**: {for_markdown(f.text)}" for f in findings(statistics)]
+    if said:
+        parts.append("\n".join(said))
     badge = [f"{name}: {value}" for name, value in evidence(results, statistics)]
     if badge:
         parts.append(f"Rests on {for_markdown('; '.join(badge))}.")
@@ -64,8 +70,9 @@ def write_markdown(results: Results, statistics: Statistics, words: Words, path:
     if len(statistics.effects):
         parts += [
             "## Differences from the baseline",
-            "Below zero is better. The intervals hold together; the costs are those of the same pairs.",
-            markdown(effect_rows(statistics)),
+            "Below zero is better. The intervals hold together; the costs are those of the same pairs."
+            + (f" {TEXTS_NOTE}" if found.texts else ""),
+            markdown(effect_rows(statistics, found.texts)),
         ]
     if tasks := task_rows(statistics):
         parts += ["## Solved tasks", TASKS_NOTE, markdown(tasks)]

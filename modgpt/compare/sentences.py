@@ -11,6 +11,7 @@ from modgpt.compare.analysis import Statistics
 from modgpt.compare.cautions import cautions
 from modgpt.compare.counting import several
 from modgpt.compare.load import Results
+from modgpt.compare.other_texts import OverTexts
 from modgpt.statistics.power import smallest_shown
 
 
@@ -30,7 +31,7 @@ class Words:
         return [text for text in (self.jobs, self.match, self.tuning, self.noise, self.meaning) if text]
 
 
-def describe(results: Results, statistics: Statistics) -> Words:
+def describe(results: Results, statistics: Statistics, texts: OverTexts | None = None) -> Words:
     """All paragraphs and cautions of a report."""
     return Words(
         jobs=jobs(results, statistics),
@@ -38,7 +39,7 @@ def describe(results: Results, statistics: Statistics) -> Words:
         tuning=tuning(results),
         noise=noise(statistics),
         meaning=meaning(results, statistics),
-        cautions=list(cautions(results, statistics)),
+        cautions=list(cautions(results, statistics, texts or {})),
     )
 
 

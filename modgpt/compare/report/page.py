@@ -17,7 +17,13 @@ from modgpt.compare.analysis import Statistics
 from modgpt.compare.columns import FINISHED, NUMBERS, RUNNING
 from modgpt.compare.comparison import Comparison
 from modgpt.compare.counting import several
-from modgpt.compare.difference_tables import budget_rows, effect_rows, part_rows, task_rows
+from modgpt.compare.difference_tables import (
+    TEXTS_NOTE,
+    budget_rows,
+    effect_rows,
+    part_rows,
+    task_rows,
+)
 from modgpt.compare.evidence import evidence
 from modgpt.compare.figures.costs import front_rows
 from modgpt.compare.figures.figure import Figure
@@ -84,7 +90,8 @@ def write_report(
         confidence=statistics.confidence,
         samples=any((Path(path) / SAMPLE).is_file() for path in results.table["path"]),
         tensorboard=shlex.join(["tensorboard", "--logdir", *map(visible, results.folders[:1])]),
-        effects=effect_rows(statistics),
+        effects=effect_rows(statistics, found.texts),
+        texts_note=TEXTS_NOTE if found.texts else "",
         budgets=budget_rows(statistics),
         tasks=task_rows(statistics),
         parts=part_rows(statistics),
