@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
 
 from modgpt.errors import UserError
+from modgpt.kernels.processor import multiplies_bf16
 
 MOST_THREADS = 1024
 
@@ -64,13 +64,14 @@ def has_cuda(accelerator: str) -> bool:
 def best_precision(accelerator: str) -> str:
     """bf16-mixed where the hardware multiplies bf16 matrices, fp32 elsewhere.
 
-    That is a CUDA device with bf16, or a processor with AMX. `trainer.precision` overrides it.
+    That is a CUDA device with bf16, or a processor with AMX or with AVX-512 and its bf16 instructions.
+    `trainer.precision` overrides it.
     """
     if has_cuda(accelerator):
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
     if accelerator in ("auto", "mps") and torch.backends.mps.is_available():
         return "32-true"
-    return "bf16-mixed" if has_amx() else "32-true"
+    return "bf16-mixed" if multiplies_bf16() else "32-true"
 
 
 def best_compile(accelerator: str) -> bool:
@@ -81,14 +82,6 @@ def best_compile(accelerator: str) -> bool:
 def has_compiler() -> bool:
     """Whether `torch.compile` finds a C++ compiler: CXX, g++ or clang++."""
     return any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++"))
-
-
-def has_amx() -> bool:
-    """Whether the processor multiplies tiles of bf16 (Intel's AMX); Linux tells."""
-    try:
-        return "amx_bf16" in Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
 
 
 def available_cores() -> int:
