@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME",
                         help="of training: only these contestants and the baseline")  # fmt: skip
     parser.add_argument("--isa", nargs="+", default=[], choices=INSTRUCTION_SETS,
-                        help="once with each of these instruction sets, which the processor must have")  # fmt: skip
+                        help="once with each of these instruction sets of the processor")  # fmt: skip
     parser.add_argument("--loss", type=float, default=1.88, help="of target (default: 1.88)")
     parser.add_argument("--jobs", type=int, default=108, help="of the sweep (default: 108)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
