@@ -1,9 +1,8 @@
-"""Draw the figures of the documentation, and print its tables of finished runs.
+"""Draw the figures of the documentation.
 
-python docs/figures.py                                figures that need no trained model
-python docs/figures.py --runs outputs/runs            those, and the ones that show finished runs
-python docs/figures.py --runs outputs/runs --tables   tables of the runs, as Markdown
-python docs/figures.py --only rope alibi              some figures, by the names of their files
+python docs/figures.py                                       figures that need no trained model
+python docs/figures.py --runs outputs/runs outputs/sweeps/s  those, and the ones that show these runs
+python docs/figures.py --only rope alibi                     some figures, by the names of their files
 """
 
 from __future__ import annotations
@@ -22,8 +21,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 from drawing.runs import Group, read_runs
-from drawing.tables import print_tables
-from drawing.trained import curves, default_run, expert_load, extrapolation, spread, trained_attention
+from drawing.trained import curves, default_run, expert_load, trained_attention
 from drawing.untrained import (
     activations,
     alibi,
@@ -40,18 +38,15 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from modgpt.compare.style import STYLE
-from modgpt.config.keys import PARTS
 
 FOLDER = Path(__file__).parent / "figures"
 
 UNTRAINED = [attention_patterns, attention_cost, activations, norm_geometry, residual_growth,
              sinusoidal, rope, alibi, parameters, schedule]  # fmt: skip
 TRAINED: dict[str, Callable[[dict[str, Group]], Figure]] = {
-    **{f"curves_{part}": partial(curves, part) for part in PARTS},
-    "spread": spread,
+    "curves_pos": partial(curves, "pos"),
     "default_run": default_run,
     "expert_load": expert_load,
-    "extrapolation": extrapolation,
     "trained_attention": trained_attention,
 }
 
@@ -67,18 +62,13 @@ def save(figure: Figure, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=inspect.getdoc(inspect.getmodule(main)))
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--runs", type=Path, help="a folder of finished runs")
+    parser.add_argument("--runs", nargs="+", type=Path, default=[], help="folders of finished runs")
     parser.add_argument("--only", nargs="+", help="the names of some figures")
-    parser.add_argument("--tables", action="store_true", help="print tables instead of drawing")
     arguments = parser.parse_args()
-    groups = read_runs(arguments.runs) if arguments.runs else {}
+    groups = read_runs(arguments.runs)
     if arguments.runs and "default" not in groups:
-        parser.error(f"no finished run of the default composition in {arguments.runs}")
+        parser.error("no finished run of the default composition in these folders")
     torch.set_num_threads(1)
-    if arguments.tables:
-        if not groups:
-            parser.error("--tables needs --runs: a folder of finished runs")
-        return print_tables(groups)
     todo: dict[str, Callable[[], Figure]] = {make.__name__: make for make in UNTRAINED}
     if groups:
         todo |= {name: partial(make, groups) for name, make in TRAINED.items()}

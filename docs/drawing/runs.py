@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
@@ -58,11 +59,11 @@ class Group:
         return max(self.losses) - min(self.losses)
 
 
-def read_runs(folder: Path) -> dict[str, Group]:
-    """All finished runs below a folder, grouped by what they change of the default composition."""
+def read_runs(folders: Iterable[Path]) -> dict[str, Group]:
+    """All finished runs in some folders, grouped by what they change of the default composition."""
     same_as_default = default_choices()
     groups: dict[str, Group] = {}
-    for file in sorted(folder.glob("*/result.json")):
+    for file in sorted(file for folder in folders for file in folder.glob("*/result.json")):
         result = json.loads(file.read_text())
         if result["status"] != "finished" or not file.with_name("metrics.csv").exists():
             continue

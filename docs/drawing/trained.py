@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from statistics import mean
 
 import matplotlib
 import matplotlib.pyplot as plt
 import torch
-import torch.nn.functional as F
-from drawing.runs import Group, family, family_of, option_name
+from drawing.runs import Group, family, option_name
 from drawing.untrained import VOCABULARY, captured, probe, show_weights
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from torch import Tensor
 
 from modgpt.compare.style import BASELINE, COLOURS
-from modgpt.data.sources.shakespeare import prepare_shakespeare
 from modgpt.runs.folder import load_run
 
 LINE = "ROMEO:\nBut, soft! what light thr"  # 32 characters: as many as a head of model=mini is wide
-DATA = Path(__file__).parents[2] / "data"
 
 
 def curves(part: str, groups: dict[str, Group]) -> Figure:
@@ -55,33 +50,6 @@ def curves(part: str, groups: dict[str, Group]) -> Figure:
 
 def wrapped(name: str) -> str:
     return name.replace(" (default)", "\n(default)").replace("norm@attention.", "norm@attention.\n")
-
-
-def with_default_budget(groups: dict[str, Group]) -> list[Group]:
-    """The compositions that have seen as many tokens as the default."""
-    budget = groups["default"].runs[0].result["tokens_seen"]
-    return [g for g in groups.values() if g.runs[0].result["tokens_seen"] == budget]
-
-
-def spread(groups: dict[str, Group]) -> Figure:
-    """Final loss of every composition that was trained as long as the default, seed by seed."""
-    base = groups["default"]
-    members = [group for group in with_default_budget(groups) if group is not base]
-    members.sort(key=lambda g: (family_of(g.label), g.label))
-    figure, axis = plt.subplots(figsize=(9, 0.32 * len(members) + 1.3))
-    axis.axvspan(
-        min(base.losses), max(base.losses), color="#dddddd", label="range of the default's seeds"
-    )
-    colours = dict(zip(dict.fromkeys(family_of(g.label) for g in members), COLOURS, strict=False))
-    for row, group in enumerate([base, *members]):
-        colour = colours.get(family_of(group.label), BASELINE)
-        axis.plot(group.losses, [row] * len(group.runs), "o", color=colour, alpha=0.75)
-        axis.plot([group.mean], [row], "|", color=colour, markersize=16, markeredgewidth=2)
-    axis.set_yticks(range(len(members) + 1), [g.label for g in [base, *members]])
-    axis.invert_yaxis()
-    axis.set(xlabel="final val/loss (nats per character): seeds (dots), mean (bar)")
-    axis.legend(loc="best")
-    return figure
 
 
 def default_run(groups: dict[str, Group]) -> Figure:
@@ -126,56 +94,6 @@ def expert_load(groups: dict[str, Group]) -> Figure:
     losses.set(xlabel="optimizer step", ylabel="mean over layers", ylim=(0, None),
                title="auxiliary losses, before their coefficients")  # fmt: skip
     losses.legend()
-    return figure
-
-
-LENGTH = 512
-BINS = ((0, 64), (64, 128), (128, 256), (256, 512))
-
-
-def extrapolation_groups(groups: dict[str, Group]) -> list[Group]:
-    extra = [groups["attention=local_window"]] if "attention=local_window" in groups else []
-    return [g for g in (*family(groups, "pos"), *extra) if g.label != "pos=learned"]
-
-
-def extrapolation_name(group: Group) -> str:
-    names = {
-        "default": "pos=rope (default)",
-        "attention=local_window": "attention=local_window pos=rope",
-    }
-    return names.get(group.label, group.label)
-
-
-def loss_by_position(group: Group) -> Tensor:
-    """Mean loss (512,) at each position of windows far longer than those trained on, over all seeds."""
-    text = prepare_shakespeare(DATA).read_text(encoding="utf-8")
-    total = torch.zeros(LENGTH, dtype=torch.float64)
-    for trained in group.runs:
-        run = load_run(trained.path, "last")
-        tokens = run.tokenizer.encode(text)[int(0.9 * len(text)) :]
-        windows = tokens.unfold(0, LENGTH + 1, LENGTH)
-        losses = []
-        with torch.no_grad():
-            for batch in windows.split(16):
-                logits = run.model(batch[:, :-1])
-                losses.append(F.cross_entropy(logits.transpose(1, 2), batch[:, 1:], reduction="none"))
-        total += torch.cat(losses).double().mean(0) / len(group.runs)
-    return total
-
-
-def extrapolation(groups: dict[str, Group]) -> Figure:
-    """Loss by position, far past the 64 positions of training."""
-    figure, axis = plt.subplots(figsize=(9, 3.4))
-    labels = [group.label for group in family(groups, "pos")]  # the colours are those of curves_pos
-    colours = dict(zip(labels, (BASELINE, *COLOURS), strict=False))
-    for group in extrapolation_groups(groups):
-        losses = loss_by_position(group).unflatten(0, (-1, 16)).mean(1)
-        colour = colours.get(group.label, COLOURS[-1])
-        axis.plot(torch.arange(8, LENGTH, 16), losses, color=colour, label=extrapolation_name(group))
-    axis.axvline(64, color="#999999", linestyle=":")
-    axis.text(67, axis.get_ylim()[1], "end of the training window", va="top", fontsize=9)
-    axis.set(xlabel="position in the window (means of 16)", ylabel="loss (nats per character)")
-    axis.legend(loc="center", bbox_to_anchor=(0.6, 0.68), ncols=3)
     return figure
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from regions.commands import chat_commands, commands, flags
 from regions.configs import combinations, count, definition, jobs, keys, knobs, options, parts, yaml_of
 from regions.packages import packages
+from regions.results import differences
 from regions.sizes import attention_costs, ffn_sizes, model_sizes
 from regions.source import code, fields
 from regions.tasks import task, tasks
@@ -32,4 +33,5 @@ KINDS: dict[str, Callable[..., str]] = {
     "packages": packages,
     "task": task,
     "tasks": tasks,
+    "differences": differences,
 }
