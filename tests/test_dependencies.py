@@ -19,6 +19,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = {
     "modgpt/compare": {"report"},
     "modgpt/query": {"query"},
+    "modgpt/data/sources/pieces.py": {"data"},
+    "modgpt/data/named.py": {"data"},
     "modgpt/inference/evaluation/figures.py": {"report"},
     "modgpt/inference/evaluation/report.py": {"report"},
     "modgpt/huggingface": {"hf"},

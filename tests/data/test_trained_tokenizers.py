@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 
 from modgpt import generate, load_run
 from modgpt.commands.train import main
+from modgpt.data.corpus import Part
+from modgpt.data.sources import pieces
 from modgpt.data.tokenizers import trained
 from modgpt.data.tokenizers.base import Tokenizer
 from modgpt.data.tokenizers.bpe import bpe_tokenizer
@@ -28,6 +30,7 @@ from modgpt.inference.evaluation.evaluate import evaluate_runs
 from modgpt.runs.saved import job_of
 from modgpt.training.loop import train
 from modgpt.training.prepare import prepare
+from tests.data.parts import part_of
 
 Overrides = Callable[..., list[str]]
 _random = random.Random(0)
@@ -42,7 +45,9 @@ SIZE = 270
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tokenizer]:
     cache = str(tmp_path_factory.mktemp("cache"))
-    found = {kind: make(TEXT, vocab_size=SIZE, cache_dir=cache) for kind, make in MAKERS.items()}
+    found = {
+        kind: make(part_of(TEXT), vocab_size=SIZE, cache_dir=cache) for kind, make in MAKERS.items()
+    }
     return {"byte": ByteTokenizer.for_text(TEXT), **found}
 
 
@@ -96,8 +101,8 @@ def test_a_byte_is_its_own_id() -> None:
 
 TRAIN = """
 import json, sys
-from tests.data.test_trained_tokenizers import MAKERS, SIZE, TEXT
-made = MAKERS[sys.argv[1]](TEXT, vocab_size=SIZE, cache_dir=sys.argv[2])
+from tests.data.test_trained_tokenizers import MAKERS, SIZE, TEXT, part_of
+made = MAKERS[sys.argv[1]](part_of(TEXT), vocab_size=SIZE, cache_dir=sys.argv[2])
 print(json.dumps(made.to_dict()))
 """
 
@@ -121,26 +126,28 @@ def test_every_training_gives_the_same(made: dict[str, Tokenizer], kind: str, tm
 )
 def test_sizes_that_cannot_be(kind: str, size: int, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
-        MAKERS[kind](TEXT, vocab_size=size, cache_dir=str(tmp_path))
+        MAKERS[kind](part_of(TEXT), vocab_size=size, cache_dir=str(tmp_path))
     assert not list(tmp_path.glob("*.json"))
 
 
-def test_a_long_text_is_trained_on_in_even_pieces() -> None:
-    text = "".join(chr(ord("a") + i) * trained.PIECE for i in range(20))
-    assert "".join(trained.pieces(text)) == text
-    some = list(trained.pieces(text, most=5 * trained.PIECE))
-    assert [piece[0] for piece in some] == list("aeimq")
-    assert sum(map(len, some)) == 5 * trained.PIECE
+def test_a_long_text_is_trained_on_in_even_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces, "SIZE", 1000)
+    text = "".join(chr(ord("a") + i) * 999 + " " for i in range(20))
+    whole = part_of(text)
+    assert "".join(trained.sampled(whole)) == text
+    some = list(trained.sampled(whole, most=5000))
+    assert [piece.strip()[0] for piece in some] == list("aeimq")
+    assert sum(map(len, some)) == pytest.approx(5000, rel=0.01)
 
 
 # --- the cache ------------------------------------------------------------------------------------
 
 
-def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    trainings: list[str] = []
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[Part]:
+    trainings: list[Part] = []
     original = trained.trained
 
-    def counting(text: str, *arguments: Any) -> dict[str, Any]:
+    def counting(text: Part, *arguments: Any) -> dict[str, Any]:
         trainings.append(text)
         return original(text, *arguments)
 
@@ -152,7 +159,10 @@ def test_the_cache_is_used_and_a_damaged_one_rebuilt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainings = counted(monkeypatch)
-    make = lambda text=TEXT, size=SIZE: bpe_tokenizer(text, vocab_size=size, cache_dir=str(tmp_path))  # noqa: E731
+
+    def make(text: str = TEXT, size: int = SIZE) -> Tokenizer:
+        return bpe_tokenizer(part_of(text), vocab_size=size, cache_dir=str(tmp_path))
+
     first = make().to_dict()
     [file] = tmp_path.glob("*.json")
     assert make().to_dict() == first and len(trainings) == 1
@@ -168,7 +178,7 @@ def test_the_cache_is_used_and_a_damaged_one_rebuilt(
 
 
 def _make(folder: str) -> int:
-    return len(bpe_tokenizer(TEXT, vocab_size=SIZE, cache_dir=folder))
+    return len(bpe_tokenizer(part_of(TEXT), vocab_size=SIZE, cache_dir=folder))
 
 
 def test_two_processes_at_once(tmp_path: Path) -> None:
@@ -180,7 +190,7 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
 def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write .*; tokenizer.cache_dir=FOLDER") as caught:
-        bpe_tokenizer(TEXT, vocab_size=SIZE, cache_dir=str(tmp_path / "file"))
+        bpe_tokenizer(part_of(TEXT), vocab_size=SIZE, cache_dir=str(tmp_path / "file"))
     assert "\n" not in str(caught.value)
 
 
@@ -208,7 +218,7 @@ def test_a_run_keeps_its_tokenizer(kind: str, arguments: Overrides, tmp_path: Pa
     record, run = outcome.record, load_run(outcome.folder)
     assert record.vocab_size == (256 if kind == "byte" else SIZE)
     held_out = TEXT[len(TEXT) * 9 // 10 :]
-    assert outcome.data.tokenizer.decode(outcome.data.val_tokens) == held_out  # pyright: ignore
+    assert outcome.data.tokenizer.decode(outcome.data.tokens("validation")) == held_out  # pyright: ignore
     per_byte = len(run.tokenizer.encode(held_out)) / len(held_out.encode())
     assert record.tokens_per_byte == per_byte
     assert record.final_val_loss is not None and record.final_val_bits_per_byte == pytest.approx(
@@ -229,7 +239,9 @@ def test_a_trained_tokenizer_does_not_see_the_held_out_text(
     arguments: Overrides, tmp_path: Path
 ) -> None:
     data = prepare(job_of(arguments("bpe"))).data
-    alone = bpe_tokenizer(TEXT[: len(TEXT) * 9 // 10], vocab_size=SIZE, cache_dir=str(tmp_path / "b"))
+    alone = bpe_tokenizer(
+        part_of(TEXT[: len(TEXT) * 9 // 10]), vocab_size=SIZE, cache_dir=str(tmp_path / "b")
+    )
     assert data.tokenizer.to_dict() == alone.to_dict()
 
 

@@ -128,7 +128,7 @@ def test_a_foreign_model_is_imported_and_fine_tuned(
     assert tuned.record.choices["ffn"] == "gpt2/standard" and tuned.record.vocab_size == rows
     assert tuned.module.model.dropout == 0.1
     # Bits per character are those of the characters, not of the tokens.
-    held_out = tuned.data.val_tokens
+    held_out = tuned.data.tokens("validation")
     ratio = len(held_out) / len(start.tokenizer.decode(held_out))
     assert ratio < 0.6 and tuned.record.tokens_per_character == ratio
     with (tuned.folder / "metrics.csv").open(newline="") as file:

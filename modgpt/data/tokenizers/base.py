@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # invalid UTF-8 decodes to this
@@ -23,14 +25,23 @@ class Tokenizer(ABC):
     Attributes:
         unit: the name of a token in messages.
         allow_lossy: whether decode(encode(corpus)) may differ from the corpus.
+        lossless: it is lossless for every text that it encodes, so nothing needs to be checked.
+        cuts: a text that is cut before white space has the ids of the whole text.
     """
 
     unit = "token"
     allow_lossy = False
+    lossless = False
+    cuts = False
 
     @abstractmethod
     def __len__(self) -> int:
         """V; all ids are smaller."""
+
+    @property
+    def end_of_text(self) -> int | None:
+        """The id that ends a document; None if there is none."""
+        return None
 
     @property
     @abstractmethod
@@ -48,6 +59,14 @@ class Tokenizer(ABC):
         Raises:
             UserError: a character cannot be encoded.
         """
+
+    def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.integer]]:
+        """Token ids (N,) of every text.
+
+        Raises:
+            UserError: a character cannot be encoded.
+        """
+        return [self.encode(text).numpy() for text in texts]
 
     @abstractmethod
     def decode(self, ids: Iterable[int] | Tensor) -> str:

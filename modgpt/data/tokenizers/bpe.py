@@ -7,13 +7,14 @@ from collections.abc import Iterable
 import tokenizers
 from tokenizers import models, trainers
 
+from modgpt.data.corpus import Part
 from modgpt.data.tokenizers.base import Tokenizer
 from modgpt.data.tokenizers.trained import BYTES, byte_level, cached, check_size
 
 SMALLEST = len(BYTES)
 
 
-def bpe_tokenizer(text: str, held_out: str = "", *, vocab_size: int, cache_dir: str) -> Tokenizer:
+def bpe_tokenizer(text: Part, *held_out: Part, vocab_size: int, cache_dir: str) -> Tokenizer:
     """Byte-level BPE (Sennrich et al. 2016, on bytes as in GPT-2).
 
     The tokens are the 256 bytes and one for each of `vocab_size` − 256 merges. Training joins the most
@@ -21,8 +22,8 @@ def bpe_tokenizer(text: str, held_out: str = "", *, vocab_size: int, cache_dir: 
     crosses the boundary of a word.
 
     Args:
-        text: the training split.
-        held_out: the validation split, which training does not see.
+        text: the part for training.
+        held_out: the other parts, which training does not see.
         vocab_size: V.
         cache_dir: folder of trained tokenizers.
 
@@ -31,10 +32,10 @@ def bpe_tokenizer(text: str, held_out: str = "", *, vocab_size: int, cache_dir: 
     """
     check_size(vocab_size, SMALLEST, text)
 
-    def train(pieces: Iterable[str]) -> tokenizers.Tokenizer:
+    def train(pieces: Iterable[str], size: int) -> tokenizers.Tokenizer:
         tokenizer = byte_level(models.BPE())
         trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size, min_frequency=2, initial_alphabet=BYTES, show_progress=False
+            vocab_size=size, min_frequency=2, initial_alphabet=BYTES, show_progress=False
         )
         tokenizer.train_from_iterator(pieces, trainer)
         return tokenizer

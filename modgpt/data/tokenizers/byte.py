@@ -21,9 +21,11 @@ class ByteTokenizer(Tokenizer):
     """
 
     unit = "byte"
+    lossless = True
+    cuts = True
 
     @classmethod
-    def for_text(cls, text: str, held_out: str = "") -> ByteTokenizer:
+    def for_text(cls, *texts: Iterable[str]) -> ByteTokenizer:
         """The tokenizer, which is the same for every text."""
         return cls()
 

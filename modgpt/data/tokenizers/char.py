@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modgpt.data.corpus import Part
 from modgpt.data.tokenizers.base import Tokenizer, listed
 from modgpt.errors import UserError
 
@@ -28,6 +29,8 @@ class CharTokenizer(Tokenizer):
     """
 
     unit = "character"
+    lossless = True
+    cuts = True
 
     def __init__(self, vocabulary: str) -> None:
         self.vocabulary = vocabulary
@@ -42,12 +45,18 @@ class CharTokenizer(Tokenizer):
             raise UserError(f"the vocabulary has {listed(broken)}, which no text can contain")
 
     @classmethod
-    def from_text(cls, text: str, held_out: str = "") -> CharTokenizer:
-        """The tokenizer of all characters of the training text and of the text that is held out.
+    def from_text(cls, *texts: Part | str) -> CharTokenizer:
+        """The tokenizer of all characters of a corpus.
 
-        The vocabulary comes from both, as in nanoGPT, so that losses are comparable.
+        The vocabulary comes from all parts, as in nanoGPT, so that losses are comparable.
+
+        Args:
+            texts: the parts of a corpus, or texts.
         """
-        return cls("".join(sorted({*text, *held_out})))
+        characters = set[str]()
+        for text in texts:
+            characters.update(text.alphabet if isinstance(text, Part) else text)
+        return cls("".join(sorted(characters)))
 
     def __len__(self) -> int:
         return len(self.vocabulary)

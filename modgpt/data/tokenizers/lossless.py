@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
+import numpy as np
 from lightning.fabric.utilities.rank_zero import rank_zero_only
+from numpy.typing import NDArray
 
 from modgpt.data.tokenizers.base import Tokenizer
 from modgpt.errors import UserError
@@ -12,33 +15,61 @@ from modgpt.errors import UserError
 AROUND = 12  # characters shown after the first difference
 
 
-def check_lossless(tokenizer: Tokenizer, text: str, decoded: str) -> None:
-    """Refuse a tokenizer that changes the text; with `allow_lossy`, print a note instead.
+class LosslessCheck:
+    """Refuses a tokenizer that changes the text; with `allow_lossy`, prints a note once instead.
 
     A model need not predict what a lossy tokenizer drops, so its loss looks better than it is.
 
     Args:
         tokenizer: the tokenizer.
-        text: the corpus.
-        decoded: its tokens as text again.
-
-    Raises:
-        UserError: it differs from the text. The message shows the first difference.
     """
-    difference = first_difference(text, decoded)
-    if difference is None:
-        return
-    message = f"the tokenizer changes the text: {difference}"
-    if not tokenizer.allow_lossy:
-        raise UserError(f"{message}; tokenizer.allow_lossy=true allows it")
-    rank_zero_only(print)(f"note: {message} (tokenizer.allow_lossy=true)", file=sys.stderr)
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer, self.told = tokenizer, tokenizer.lossless
+
+    def __call__(self, texts: Sequence[str], ids: Sequence[NDArray[np.integer]], start: int) -> None:
+        """Compare texts with their ids as text again.
+
+        A space at the beginning of a text may be lost: many tokenizers store it in the first word.
+
+        Args:
+            texts: one after the other in the corpus.
+            ids: of each text.
+            start: the character of the corpus with which the first one begins.
+
+        Raises:
+            UserError: a text differs. The message shows the first difference.
+        """
+        for text, tokens in zip(texts, ids, strict=True):
+            if self.told:
+                return
+            decoded = self.tokenizer.decode(tokens.tolist())
+            if text != f" {decoded}":
+                self.tell(first_difference(text, decoded, start))
+            start += len(text)
+
+    def tell(self, difference: str | None) -> None:
+        """Refuse or print a difference."""
+        if difference is None:
+            return
+        message = f"the tokenizer changes the text: {difference}"
+        if not self.tokenizer.allow_lossy:
+            raise UserError(f"{message}; tokenizer.allow_lossy=true allows it")
+        self.told = True
+        rank_zero_only(print)(f"note: {message} (tokenizer.allow_lossy=true)", file=sys.stderr)
 
 
-def first_difference(text: str, decoded: str) -> str | None:
-    """A description of the first difference of two texts; None if they are equal."""
+def first_difference(text: str, decoded: str, start: int = 0) -> str | None:
+    """A description of the first difference of two texts; None if they are equal.
+
+    Args:
+        text: of the corpus.
+        decoded: what came back.
+        start: the character of the corpus with which the text begins.
+    """
     if text == decoded:
         return None
     pairs = zip(text, decoded, strict=False)
     at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(text), len(decoded)))
     before, after = (repr(t[at : at + AROUND]) for t in (text, decoded))
-    return f"from character {at} on {before} comes back as {after}"
+    return f"from character {start + at} on {before} comes back as {after}"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import tokenizers
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from modgpt.data.tokenizers.base import Tokenizer, listed
@@ -19,6 +21,7 @@ from modgpt.errors import UserError
 
 MOST_TOKENS = 10_000_000  # the largest vocabularies in use have about 260,000
 PROBE_SECONDS = 120
+ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[EOS]")  # usual names of the end of a text
 # Builds the tokenizer and encodes a line. An error about unknown characters is allowed, a crash is not.
 PROBE = """
 import sys, tokenizers
@@ -64,6 +67,12 @@ class PretrainedTokenizer(Tokenizer):
 
     def __len__(self) -> int:
         return self.size
+
+    @property
+    def end_of_text(self) -> int | None:
+        """The id of the first of the usual names, if the tokenizer has one of them."""
+        found = (self.fast.token_to_id(name) for name in ENDS)
+        return next((token for token in found if token is not None), None)
 
     @property
     def start(self) -> str:
@@ -112,6 +121,15 @@ class PretrainedTokenizer(Tokenizer):
         with library_errors():
             ids = self.fast.encode(text, add_special_tokens=False).ids
         return torch.tensor(ids, dtype=torch.int64)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.integer]]:
+        """Token ids of every text, on all cores."""
+        broken = [c for text in texts for c in dict.fromkeys(text) if is_surrogate(c)]
+        if broken:
+            raise UserError(f"cannot be encoded: {listed(broken)}")
+        with library_errors():
+            encodings = self.fast.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.asarray(encoding.ids, dtype=np.uint32) for encoding in encodings]
 
     def decode(self, ids: Iterable[int] | Tensor) -> str:
         numbers = ids.tolist() if isinstance(ids, Tensor) else [int(i) for i in ids]

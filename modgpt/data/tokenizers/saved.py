@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +69,11 @@ def read_tokenizer_file(path: Path) -> Tokenizer:
         raise UserError(f"{path}: {error}") from error
 
 
-def saved_tokenizer(
-    text: str, held_out: str = "", *, path: str | None, allow_lossy: bool = False
-) -> Tokenizer:
+def saved_tokenizer(*texts: Iterable[str], path: str | None, allow_lossy: bool = False) -> Tokenizer:
     """The tokenizer in a file. It does not depend on the texts.
 
     Args:
-        text, held_out: the two splits of the corpus.
+        texts: the parts of the corpus.
         path: `tokenizer.json` of a run, or of another model.
         allow_lossy: read a corpus even if decode(encode(text)) differs from it.
 

@@ -12,17 +12,24 @@ import filelock
 import tokenizers
 from tokenizers import decoders, pre_tokenizers
 
+from modgpt.data.corpus import Part
 from modgpt.data.tokenizers.base import Tokenizer
-from modgpt.data.tokenizers.pretrained import PretrainedTokenizer, library_errors
+from modgpt.data.tokenizers.pretrained import ENDS, PretrainedTokenizer, library_errors
 from modgpt.errors import UserError
 from modgpt.files import replaced
 
 BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())  # one printable character for each byte
-PIECE = 2**16  # characters that the library is given at once
 MOST_TRAINED = 10**8  # characters to train on; of a longer text, evenly spaced pieces
 
-# Trains a tokenizer on the pieces of a text.
-Train = Callable[[Iterable[str]], tokenizers.Tokenizer]
+# Trains a tokenizer of some size on the pieces of a text.
+Train = Callable[[Iterable[str], int], tokenizers.Tokenizer]
+
+
+class TrainedTokenizer(PretrainedTokenizer):
+    """A tokenizer over bytes that was trained here: lossless, and with cuts before white space."""
+
+    lossless = True
+    cuts = True
 
 
 def byte_level(model: tokenizers.models.Model) -> tokenizers.Tokenizer:
@@ -33,7 +40,7 @@ def byte_level(model: tokenizers.models.Model) -> tokenizers.Tokenizer:
     return tokenizer
 
 
-def check_size(vocab_size: int, smallest: int, text: str) -> None:
+def check_size(vocab_size: int, smallest: int, text: Part) -> None:
     """Refuse sizes that cannot be, before memory is reserved for them.
 
     Raises:
@@ -41,14 +48,14 @@ def check_size(vocab_size: int, smallest: int, text: str) -> None:
     """
     if vocab_size < smallest:
         raise UserError(f"tokenizer.vocab_size must be at least {smallest}, got {vocab_size}")
-    if vocab_size > len(BYTES) + 4 * len(text):
+    if vocab_size > len(BYTES) + 4 * text.characters:
         raise UserError(
             f"tokenizer.vocab_size={vocab_size} is larger than the text allows: the training split has "
-            f"{len(text):,} characters"
+            f"{text.characters:,} characters"
         )
 
 
-def cached(kind: str, text: str, vocab_size: int, cache_dir: str, train: Train) -> Tokenizer:
+def cached(kind: str, text: Part, vocab_size: int, cache_dir: str, train: Train) -> Tokenizer:
     """The tokenizer of a text and its settings, from the cache if it is there; else trained and kept.
 
     Several processes may ask for the same one: the first trains it, the others wait. A damaged file is
@@ -56,7 +63,7 @@ def cached(kind: str, text: str, vocab_size: int, cache_dir: str, train: Train) 
 
     Args:
         kind: of tokenizer.
-        text: to train on.
+        text: to train on. If it has several documents, one of the tokens ends a text.
         vocab_size: V.
         cache_dir: folder of the files; made if it is missing.
         train: trains the tokenizer.
@@ -66,7 +73,7 @@ def cached(kind: str, text: str, vocab_size: int, cache_dir: str, train: Train) 
     """
     # A text that differs, another size or another version of the library is another file.
     settings = f"{kind} {vocab_size} {MOST_TRAINED} {tokenizers.__version__}"
-    key = f"{digest_of(text)} {settings}"
+    key = f"{text.digest} {settings}"
     name = f"tokenizer-{kind}-{vocab_size}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
     file = Path(cache_dir).expanduser() / name
     description = read_cache(file, key)
@@ -83,39 +90,41 @@ def cached(kind: str, text: str, vocab_size: int, cache_dir: str, train: Train) 
                 f"cannot write {file}: {error.strerror or error}; tokenizer.cache_dir=FOLDER takes "
                 "another folder"
             ) from error
-    return PretrainedTokenizer(description)
+    return TrainedTokenizer(description)
 
 
-def trained(text: str, vocab_size: int, train: Train) -> dict[str, Any]:
+def trained(text: Part, vocab_size: int, train: Train) -> dict[str, Any]:
     """The description of a newly trained tokenizer.
 
     Raises:
         UserError: it has fewer tokens than asked for.
     """
     with library_errors():
-        tokenizer = train(pieces(text))
+        tokenizer = train(sampled(text), vocab_size - text.several)
+        if text.several:
+            tokenizer.add_special_tokens([ENDS[0]])
     size = tokenizer.get_vocab_size()
     if size != vocab_size:
         raise UserError(
             f"tokenizer.vocab_size={vocab_size} is larger than the text allows: the training split of "
-            f"{len(text):,} characters gives {size:,} tokens"
+            f"{text.characters:,} characters gives {size:,} tokens"
         )
     return json.loads(tokenizer.to_str())
 
 
-def pieces(text: str, most: int = MOST_TRAINED) -> Iterator[str]:
-    """The text in pieces; of a text longer than `most` characters, pieces at even distances."""
-    step = max(PIECE, PIECE * len(text) // most)
-    for start in range(0, len(text), step):
-        yield text[start : start + PIECE]
+def sampled(text: Part, most: int = MOST_TRAINED) -> Iterator[str]:
+    """The text in pieces; of one with more than `most` characters, pieces at even distances."""
+    at, wanted = 0, 0.0
+    for piece in text:
+        if at >= wanted:
+            yield piece
+            wanted += len(piece) * max(1.0, text.characters / most)
+        at += len(piece)
 
 
-def digest_of(text: str) -> str:
-    """SHA-256 of a text, without a copy of all its bytes."""
-    digest = hashlib.sha256()
-    for start in range(0, len(text), PIECE):
-        digest.update(text[start : start + PIECE].encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
+def digest_of(description: str) -> str:
+    """SHA-256 of a description."""
+    return hashlib.sha256(description.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def read_cache(file: Path, key: str) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import tokenizers
 from tokenizers import models, trainers
 
+from modgpt.data.corpus import Part
 from modgpt.data.tokenizers.base import Tokenizer
 from modgpt.data.tokenizers.trained import BYTES, byte_level, cached, check_size
 
@@ -16,15 +17,15 @@ FLOOR = 0.03  # the trainer gives the bytes that it had dropped scores up to 0.0
 DIGITS = 6  # of a score
 
 
-def unigram_tokenizer(text: str, held_out: str = "", *, vocab_size: int, cache_dir: str) -> Tokenizer:
+def unigram_tokenizer(text: Part, *held_out: Part, vocab_size: int, cache_dir: str) -> Tokenizer:
     """Unigram language model (Kudo 2018) over bytes: a text becomes its most probable pieces.
 
     Training begins with many frequent pieces, and drops those whose loss costs the least probability.
     All 256 bytes stay. No piece crosses the boundary of a word.
 
     Args:
-        text: the training split.
-        held_out: the validation split, which training does not see.
+        text: the part for training.
+        held_out: the other parts, which training does not see.
         vocab_size: V.
         cache_dir: folder of trained tokenizers.
 
@@ -33,11 +34,9 @@ def unigram_tokenizer(text: str, held_out: str = "", *, vocab_size: int, cache_d
     """
     check_size(vocab_size, SMALLEST, text)
 
-    def train(pieces: Iterable[str]) -> tokenizers.Tokenizer:
+    def train(pieces: Iterable[str], size: int) -> tokenizers.Tokenizer:
         tokenizer = byte_level(models.Unigram())
-        trainer = trainers.UnigramTrainer(
-            vocab_size=vocab_size, initial_alphabet=BYTES, show_progress=False
-        )
+        trainer = trainers.UnigramTrainer(vocab_size=size, initial_alphabet=BYTES, show_progress=False)
         tokenizer.train_from_iterator(pieces, trainer)
         return in_fixed_order(tokenizer)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import nan
+from math import log, nan
 from pathlib import Path
 
 import torch
@@ -13,10 +13,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from modgpt.data.corpus import VALIDATION
+from modgpt.data.windows import as_tensor
 from modgpt.errors import UserError
 from modgpt.inference.device import pick_device
 from modgpt.inference.evaluation.names import names_of, names_without_seed
-from modgpt.inference.evaluation.runs import shared_split
+from modgpt.inference.evaluation.runs import shared_part
 from modgpt.inference.evaluation.windows import cut, loss_by_position
 from modgpt.runs.folder import Run, load_run
 from modgpt.training.loop import quiet_lightning
@@ -35,6 +37,7 @@ class Evaluation:
         sums: (L,) fp64, the losses of all targets at each position, in nats. A target at position p (at
             index p−1) has p tokens of its window before it. None where the model cannot read L tokens.
         counts: (L,), the number of these targets.
+        tokens_per_byte: of the text.
     """
 
     run: str
@@ -44,6 +47,7 @@ class Evaluation:
     stride: int
     sums: Tensor | None
     counts: Tensor | None
+    tokens_per_byte: float = 1.0
 
     @property
     def applicable(self) -> bool:
@@ -60,6 +64,11 @@ class Evaluation:
         """Mean over all targets, in nats; NaN where the model cannot read L tokens."""
         return nan if self.sums is None else float(self.sums.sum()) / self.targets
 
+    @property
+    def bits_per_byte(self) -> float:
+        """The loss in bits per byte of text, which compares tokenizers."""
+        return self.loss / log(2) * self.tokens_per_byte
+
     def by_position(self) -> list[tuple[int, int, float]]:
         """(position, targets, mean loss) of every position that has targets."""
         if self.sums is None or self.counts is None:
@@ -72,19 +81,21 @@ def evaluate_runs(
     folders: Sequence[Path],
     lengths: Sequence[int],
     *,
+    part: str = VALIDATION,
     sliding: bool = False,
     stride: int | None = None,
     device: str = "auto",
     console: Console | None = None,
 ) -> list[Evaluation]:
-    """The exact validation loss of every run at every length, by position.
+    """The exact loss of every run at every length, by position, on a part of the corpus.
 
-    It is that of the weights after the last step, in the precision they were trained in. At the trained
-    length, without sliding, it equals the run's `final_val_loss`.
+    It is that of the weights after the last step, in the precision they were trained in. On the
+    validation part, at the trained length, without sliding, it equals the run's `final_val_loss`.
 
     Args:
         folders: of runs that were trained on the same text; one that is named twice counts once.
         lengths: L, in any order.
+        part: of the corpus: `validation`, or `test` where there is one.
         sliding: let windows overlap by half their length, or as `stride` says.
         stride: tokens from one window to the next, from 1 to L; it makes the windows slide.
         device: see `pick_device`.
@@ -109,11 +120,13 @@ def evaluate_runs(
     runs = [load_run(folder, "last") for folder in {f.resolve(): f for f in folders}.values()]
     names = names_of(runs)
     alike = names_without_seed(runs, names)
-    tokens = shared_split(runs)
+    encoded = shared_part(runs, part)
+    tokens = as_tensor(encoded.ids)
     if lengths[-1] >= len(tokens):
         raise UserError(
-            f"length {lengths[-1]} is longer than the validation split of {len(tokens) - 1} targets"
+            f"length {lengths[-1]} is longer than the {part} part of {len(tokens) - 1} targets"
         )
+    per_byte = encoded.counts.tokens / encoded.counts.bytes
     done = []
     with progress(console or Console()) as bar:
         for run, name, shared in zip(runs, names, alike, strict=True):
@@ -127,7 +140,8 @@ def evaluate_runs(
                     watched = bar.track(batches, description=f"{name}, length {length}")
                     measured = loss_by_position(model, watched, length)
                 sums, counts = measured or (None, None)
-                done.append(Evaluation(name, shared, run.model.block_size, length, step, sums, counts))
+                trained = run.model.block_size
+                done.append(Evaluation(name, shared, trained, length, step, sums, counts, per_byte))
     return done
 
 

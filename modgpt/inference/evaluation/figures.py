@@ -39,7 +39,7 @@ def draw_by_length(evaluations: Sequence[Evaluation]) -> Figure:
         ax.axvline(trained, color=colour, linestyle=":", linewidth=1)
     logarithmic(ax, [e.length for e in evaluations])
     ax.set_xlabel("length of the window, tokens (dotted: as trained)")
-    ax.set_ylabel("validation loss, nats")
+    ax.set_ylabel("loss, nats per token")
     figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     return figure
 
@@ -70,7 +70,7 @@ def draw_by_position(evaluations: Sequence[Evaluation]) -> Figure:
     for ax in axes.flat[len(lengths) :]:
         ax.set_visible(False)
     for ax in axes[:, 0]:
-        ax.set_ylabel("validation loss, nats")
+        ax.set_ylabel("loss, nats per token")
     axes.flat[len(lengths) - 1].legend(fontsize=7)
     return figure
 

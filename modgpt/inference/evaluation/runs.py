@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.utils import instantiate
-from torch import Tensor
 
 from modgpt.data.datamodule import CorpusDataModule
+from modgpt.data.token_ids import Encoded
 from modgpt.errors import UserError, as_user_errors
 from modgpt.runs.folder import Run
 from modgpt.runs.record import read_record
@@ -57,12 +57,16 @@ def why_unfinished(folder: Path) -> str | None:
     return f"{folder} is not finished (status {status}){advice}"
 
 
-def shared_split(runs: Sequence[Run]) -> Tensor:
-    """The validation tokens of the text that all the runs were trained on.
+def shared_part(runs: Sequence[Run], part: str) -> Encoded:
+    """A part of the corpus that all the runs were trained on, as tokens.
+
+    Args:
+        runs: the runs.
+        part: `validation`, or `test` where the corpus has one.
 
     Raises:
         UserError: a run was not trained on a text, they were trained on different ones, or the text is
-            missing or has changed.
+            missing, has changed, or has no such part.
     """
     digests = [str(run.record and run.record.corpus_sha256) for run in runs]
     for run, digest in zip(runs, digests, strict=True):
@@ -83,18 +87,23 @@ def shared_split(runs: Sequence[Run]) -> Tensor:
             f"{runs[0].path} was trained on another text than there is now: SHA-256 {digests[0][:12]}…, "
             f"not {data.digest[:12]}…"
         )
-    return check_tokens(runs, data)
+    check_tokenizers(runs, data)
+    if part not in data.parts:
+        raise UserError(
+            f"{runs[0].path} was trained on a corpus without a {part} part: it has "
+            f"{', '.join(data.parts)}; data=shakespeare_complete has one"
+        )
+    return data.parts[part]
 
 
-def check_tokens(runs: Sequence[Run], data: CorpusDataModule) -> Tensor:
-    """The validation tokens, after every run's tokenizer was found to be the same.
+def check_tokenizers(runs: Sequence[Run], data: CorpusDataModule) -> None:
+    """Refuse runs with different tokenizers: their losses are per other tokens.
 
     Raises:
-        UserError: a run has another tokenizer: its losses are per other tokens.
+        UserError: a run has another tokenizer.
     """
     for run in runs:
         if run.tokenizer.to_dict() != data.tokenizer.to_dict():
             raise UserError(
                 f"{run.path} has another tokenizer than {runs[0].path}: losses per token do not compare"
             )
-    return data.val_tokens

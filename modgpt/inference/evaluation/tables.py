@@ -42,6 +42,7 @@ def length_rows(evaluations: Iterable[Evaluation]) -> Iterable[dict[str, Any]]:
             "stride": e.stride,
             "targets": e.targets if e.applicable else "",
             "loss": e.loss if e.applicable else "",
+            "bits_per_byte": e.bits_per_byte if e.applicable else "",
         }
 
 
@@ -66,7 +67,9 @@ def length_table(evaluations: Sequence[Evaluation]) -> Table:
     """
     groups = grouped(evaluations)
     slides = any(e.stride < e.length for e in evaluations)
-    table = Table(title="validation loss by length of the window, nats", header_style="bold")
+    table = Table(
+        title="loss by length of the window: nats per token (bits per byte)", header_style="bold"
+    )
     table.add_column("length", justify="right")
     if slides:
         table.add_column("stride", justify="right")
@@ -89,8 +92,9 @@ def loss_cell(alike: Sequence[Evaluation]) -> str:
     if not alike[0].applicable:
         return NOT_APPLICABLE
     mean, low, high = mean_and_interval(alike)
+    bits = float(np.mean([e.bits_per_byte for e in alike]))
     mark = "*" if alike[0].length == alike[0].trained_length else " "
-    return f"{mean:.4f}{f' ± {(high - low) / 2:.4f}' if len(alike) > 1 else ''}{mark}"
+    return f"{mean:.4f}{f' ± {(high - low) / 2:.4f}' if len(alike) > 1 else ''} ({bits:.4f}){mark}"
 
 
 def mean_and_interval(alike: Sequence[Evaluation]) -> tuple[float, float, float]:
