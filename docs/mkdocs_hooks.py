@@ -28,9 +28,10 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
                str(page.relative_to(ROOT / "docs"))}
               for page in sorted((ROOT / "docs/results").glob("*/results.md"))]  # fmt: skip
     pages.append({"Measured performance": "results/performance.md"})
-    config.nav[0]["Start"].insert(0, {"modgpt": "start.md"})
+    config.nav[0]["Start"].insert(0, {"Overview": "start.md"})
     config.nav.append({"Results": pages})
-    config.nav.append({"Reference": [{"Python API": "api/index.md"}] + [f"api/{p}.md" for p in packages()]})
+    reference = [{"Python API": "api/index.md"}, *({f"modgpt.{p}": f"api/{p}.md"} for p in packages())]
+    config.nav.append({"Reference": reference})
     config.mdx_configs["pymdownx.superfences"] = {
         "custom_fences": [{"name": "math", "class": "formula", "format": formula}]
     }
@@ -47,16 +48,17 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for package in packages():
         modules = sorted((ROOT / "modgpt" / package).rglob("*.py"))
         names = [".".join(module.relative_to(ROOT).with_suffix("").parts) for module in modules]
-        content = f"# modgpt.{package}\n\n" + "".join(
-            f"::: {name.removesuffix('.__init__')}\n\n" for name in names
-        )
+        heading = "    options:\n      heading_level: 1\n"
+        content = f"::: modgpt.{package}\n{heading}\n"
+        content += "".join(f"::: {name}\n\n" for name in names if not name.endswith("__init__"))
         files.append(File.generated(config, f"api/{package}.md", content=content))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Point links to the repository's README at its page on the site."""
-    return markdown.replace("](../README.md", "](start.md") if page.file.src_uri == "README.md" else markdown
+    inside = "/" in page.file.src_uri  # there ../README.md is docs/README.md
+    return markdown if inside else markdown.replace("](../README.md", "](start.md")
 
 
 def packages() -> list[str]:
