@@ -43,7 +43,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     files.append(File.generated(config, "start.md", content=readme.replace("](docs/", "](")))
     public = "# Python API\n\nThe functions of `import modgpt`, for notebooks and scripts.\n\n"
-    public += "".join(f"::: modgpt.{name}\n\n" for name in PUBLIC)
+    # Links to these lead to the page of their package.
+    twice = "    options:\n      skip_local_inventory: true\n"
+    public += "".join(f"::: modgpt.{name}\n{twice}\n" for name in PUBLIC)
     files.append(File.generated(config, "api/index.md", content=public))
     for package in packages():
         modules = sorted((ROOT / "modgpt" / package).rglob("*.py"))
@@ -62,9 +64,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def packages() -> list[str]:
-    """Return the names of the packages of modgpt that have code."""
+    """Return the names of the packages of modgpt with classes and functions to call."""
     found = (folder.parent.name for folder in (ROOT / "modgpt").glob("*/__init__.py"))
-    return sorted(name for name in found if name != "configs")
+    return sorted(name for name in found if name not in ("commands", "configs"))
 
 
 def formula(source: str, *args: object, **kwargs: object) -> str:
