@@ -43,9 +43,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     files.append(File.generated(config, "start.md", content=readme.replace("](docs/", "](")))
     public = "# Python API\n\nThe functions of `import modgpt`, for notebooks and scripts.\n\n"
-    # Links to these lead to the page of their package.
-    twice = "    options:\n      skip_local_inventory: true\n"
-    public += "".join(f"::: modgpt.{name}\n{twice}\n" for name in PUBLIC)
+    for name in PUBLIC:
+        public += f"::: modgpt.{name}\n    options:\n      heading: modgpt.{name.rpartition('.')[2]}\n"
+        public += "      skip_local_inventory: true\n\n"  # links lead to the page of its package
     files.append(File.generated(config, "api/index.md", content=public))
     for package in packages():
         modules = sorted((ROOT / "modgpt" / package).rglob("*.py"))
