@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import runpy
+import subprocess
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -17,7 +18,7 @@ from modgpt.commands.train import by_hydra, read
 from modgpt.config.compose import compose_job
 from modgpt.config.overrides import check_overrides, parse
 from modgpt.config.search import options
-from tests.docs.markdown import PAGES, ROOT, command_lines, files
+from tests.docs.markdown import BLOCK, PAGES, ROOT, command_lines, files
 
 LINES = [
     pytest.param(page, words, id=f"{page.relative_to(ROOT)}: {' '.join(words)}")
@@ -34,9 +35,17 @@ OTHERS = {
     "cd",
     "ruff",
     "pyright",
+    "mkdocs",
     "python3",
     ".venv/bin/pip",
 }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_shell_can_read_every_command(page: Path):
+    blocks = "".join(text for language, text in BLOCK.findall(page.read_text()) if language == "bash")
+    read = subprocess.run(["bash", "-n"], input=blocks, text=True, capture_output=True)
+    assert not read.stderr
 
 
 @pytest.mark.parametrize(("page", "words"), LINES)
