@@ -1,21 +1,53 @@
-"""Compositions discovered from the configs, small enough to check all of them."""
+"""Compositions discovered from the configs, in small models.
+
+The normal suite checks `covering`: every option beside the defaults, and every pair of options. The slow
+tests check `combinations` of attention and pos with parts drawn by the seed of the day.
+"""
 
 from __future__ import annotations
 
 import itertools
+import os
+import random
+import time
+from functools import cache
 from typing import Any
+
+from allpairspy import AllPairs
 
 from modgpt.model.gpt import GPT
 from modgpt.testing import build
 
-# The groups whose every combination is checked.
 GROUPS = ("attention", "ffn", "norm", "pos")
+DEFAULT = {"attention": "flash", "ffn": "swiglu", "norm": "rmsnorm", "pos": "rope"}
+SEED = int(os.environ.get("MODGPT_TEST_SEED", time.time() // 86400))  # of the day
 
 
 def combinations() -> list[dict[str, str]]:
     """Every combination of the options there are."""
     every = itertools.product(*(build.options_of(group) for group in GROUPS))
     return [dict(zip(GROUPS, choice, strict=True)) for choice in every]
+
+
+@cache
+def covering() -> list[dict[str, str]]:
+    """Every option beside the defaults of the other groups, and every pair of options at least once."""
+    options = {group: list(build.options_of(group)) for group in GROUPS}
+    alone = [DEFAULT | {group: option} for group in GROUPS for option in options[group]]
+    pairs = [dict(zip(GROUPS, choice, strict=True)) for choice in AllPairs(list(options.values()))]
+    return list({name_of(choices): choices for choices in alone + pairs}.values())
+
+
+@cache
+def drawn() -> list[dict[str, str]]:
+    """Every attention with every positional encoding, the other parts drawn by the seed of the day."""
+    random_ = random.Random(SEED)
+    others = {group: list(build.options_of(group)) for group in ("ffn", "norm")}
+    return [
+        {"attention": a, **{group: random_.choice(found) for group, found in others.items()}, "pos": pos}
+        for a in build.options_of("attention")
+        for pos in build.options_of("pos")
+    ]
 
 
 def name_of(choices: dict[str, str]) -> str:

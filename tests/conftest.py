@@ -10,10 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import compositions
+
 # A suite that was started in the background ignores Ctrl-C, one under nohup ignores SIGHUP, and so would
 # the programs that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def pytest_report_header() -> str:
+    """The seed of what is drawn, so that a failure can be repeated."""
+    return f"MODGPT_TEST_SEED={compositions.SEED}"
 
 
 @pytest.fixture(autouse=True)

@@ -32,7 +32,7 @@ from modgpt.errors import UserError
 from modgpt.files import write_json
 
 Ids = NDArray[np.unsignedinteger]
-BATCH = 2**23  # characters that are encoded at once
+BATCH = 2**22  # characters that are encoded at once
 META = "meta.json"
 
 

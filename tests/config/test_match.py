@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 
 import pytest
@@ -12,17 +11,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from modgpt.config.build import build_model
 from modgpt.config.compose import compose
 from modgpt.config.match import QUANTITIES, match_size
-from modgpt.config.search import options
 from modgpt.errors import UserError
 from modgpt.model.cost import cost_of, count_parameters
+from tests.compositions import combinations, covering
 
-CHOICES = [
-    [
-        f"{group}={option}"
-        for group, option in zip(("attention", "ffn", "norm", "pos"), combo, strict=True)
-    ]
-    for combo in itertools.product(*(options(g) for g in ("attention", "ffn", "norm", "pos")))
-]
+CHOICES = [[f"{group}={option}" for group, option in parts.items()] for parts in covering()]
+EVERY = [[f"{group}={option}" for group, option in parts.items()] for parts in combinations()]
 
 
 def settled(*overrides: str) -> DictConfig:
@@ -42,11 +36,12 @@ def counted(cfg: DictConfig, quantity: str) -> float:
     return QUANTITIES[quantity](cost_of(model, cfg.model.block_size))
 
 
-def test_every_composition_is_within_one_per_cent() -> None:
+@pytest.mark.parametrize("every", [CHOICES, pytest.param(EVERY, marks=pytest.mark.slow)], ids=len)
+def test_every_composition_is_within_one_per_cent(every: list[list[str]]) -> None:
     default = settled()
     references = {quantity: counted(default, quantity) for quantity in QUANTITIES}
     off = {}
-    for choices in CHOICES:
+    for choices in every:
         composed = settled(*choices)
         for quantity, reference in references.items():
             cfg = composed.copy()
@@ -56,7 +51,7 @@ def test_every_composition_is_within_one_per_cent() -> None:
             cfg.ffn.hidden = matched.hidden
             off[f"{' '.join(choices)} match={quantity}"] = counted(cfg, quantity) / reference - 1
     worst = max(off, key=lambda name: abs(off[name]))
-    assert len(off) == 3 * len(CHOICES) and abs(off[worst]) <= 0.01, f"{worst}: {off[worst]:+.2%}"
+    assert len(off) == 3 * len(every) and abs(off[worst]) <= 0.01, f"{worst}: {off[worst]:+.2%}"
 
 
 def test_without_it_they_are_not() -> None:

@@ -1,6 +1,8 @@
-"""What must hold for every combination of parts, whatever parts there are."""
+"""What must hold for every combination of parts, whatever parts there are: checked on all pairs."""
 
 from __future__ import annotations
+
+import itertools
 
 import pytest
 
@@ -9,9 +11,8 @@ from modgpt.testing import models
 from modgpt.testing.build import Make, options_of, small, small_model, variants
 from tests import compositions
 
-every_combination = pytest.mark.parametrize(
-    "choices", compositions.combinations(), ids=compositions.name_of
-)
+every_combination = pytest.mark.parametrize("choices", compositions.covering(), ids=compositions.name_of)
+drawn = pytest.mark.parametrize("choices", compositions.drawn(), ids=compositions.name_of)
 
 
 @every_combination
@@ -44,6 +45,22 @@ def test_the_batch_does_not_matter(choices: dict[str, str]) -> None:
 @every_combination
 def test_cloned_states_branch(choices: dict[str, str]) -> None:
     models.check_branches(compositions.small_model(choices))
+
+
+@pytest.mark.slow
+@drawn
+def test_attention_and_positions_with_other_parts(choices: dict[str, str]) -> None:
+    """The parts beside them are drawn by MODGPT_TEST_SEED, which the head of the output gives."""
+    models.check_causality(compositions.small_model(choices))
+    models.check_decoding(compositions.small_model(choices))
+    models.check_gradients(compositions.small_model(choices))
+
+
+def test_every_pair_of_options_is_covered() -> None:
+    def pairs(every: list[dict[str, str]]) -> set[tuple[object, ...]]:
+        return {pair for choices in every for pair in itertools.combinations(choices.items(), 2)}
+
+    assert pairs(compositions.covering()) == pairs(compositions.combinations())
 
 
 BLOCKS = [

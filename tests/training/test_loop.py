@@ -7,7 +7,6 @@ import itertools
 import json
 import math
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -33,26 +32,9 @@ from modgpt.runs.saved import job_of
 from modgpt.training.callbacks.resuming import Interrupted, StopOnSignal
 from modgpt.training.lit_module import LitGPT
 from modgpt.training.loop import Outcome, train
-from tests.compositions import GROUPS, combinations, name_of
+from tests.compositions import GROUPS, covering, name_of
 
 Overrides = Callable[..., list[str]]
-
-
-def covering_pairs() -> list[dict[str, str]]:
-    """A few combinations in which every pair of options of two groups occurs at least once."""
-
-    def pairs(choices: dict[str, str]) -> set[tuple[Any, Any]]:
-        return set(itertools.combinations(choices.items(), 2))
-
-    everything = combinations()
-    missing = set().union(*map(pairs, everything))
-    random.Random(0).shuffle(everything)
-    chosen = []
-    while missing:
-        best = max(everything, key=lambda choices: len(pairs(choices) & missing))
-        missing -= pairs(best)
-        chosen.append(best)
-    return chosen
 
 
 def run(arguments: list[str]) -> Outcome:
@@ -72,7 +54,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return model_weights(read_checkpoint(folder / "checkpoints" / "last.ckpt"))
 
 
-@pytest.mark.parametrize("choices", covering_pairs(), ids=name_of)
+@pytest.mark.parametrize("choices", covering(), ids=name_of)
 def test_thirty_steps_lower_the_loss(choices: dict[str, str], overrides: Overrides) -> None:
     parts = (f"{group}={choices[group]}" for group in GROUPS)
     outcome = run(overrides(*parts, "logger=csv", "trainer.log_every_n_steps=1"))
@@ -92,11 +74,6 @@ def test_every_recipe_lowers_the_loss(optimizer: str, schedule: str, overrides: 
     outcome = run(overrides(*arguments, "trainer.log_every_n_steps=1"))
     train_losses = losses(outcome.folder, "train/loss")
     assert train_losses[-1] < train_losses[0] - 0.3
-
-
-def test_all_pairs_are_covered() -> None:
-    seen = {pair for c in covering_pairs() for pair in itertools.combinations(c.items(), 2)}
-    assert seen == {pair for c in combinations() for pair in itertools.combinations(c.items(), 2)}
 
 
 def test_validation_is_exact(overrides: Overrides, corpus: Path) -> None:
