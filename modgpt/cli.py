@@ -15,6 +15,7 @@ COMMANDS = {
     "compare": ("compare", "compare trained runs: tables, intervals, plots, a page"),
     "query": ("query", "list runs: what was tried, with what result"),
     "generate": ("generate", "generate text from a trained run"),
+    "play": ("play", "play with one or two runs on a page in your browser"),
     "evaluate": ("evaluate", "measure the validation loss by context length"),
     "export": ("export", "write a run for transformers"),
     "import": ("import_hf", "read a model of transformers as a run"),
