@@ -112,9 +112,9 @@ def test_text_files(
         check_mistake(overrides(f"data.path={tmp_path / name}"), text, tmp_path / "runs", capsys)
     check_mistake(overrides("data.path=/no/such"), "no such file: /no/such", tmp_path / "runs", capsys)
     check_mistake(overrides("data.path=null"), "data.path=FILE", tmp_path / "runs", capsys)
-    check_mistake(
-        overrides(f"data.path={tmp_path}"), "is a folder, not a text file", tmp_path / "runs", capsys
-    )
+    (tmp_path / "empty").mkdir()
+    folder = overrides(f"data.path={tmp_path / 'empty'}")
+    check_mistake(folder, "has no text: no file in it ends in .txt", tmp_path / "runs", capsys)
 
 
 def test_the_shortest_text_trains(overrides: Callable[..., list[str]], tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,23 +12,16 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
 from modgpt.compare.comparison import compare, read_comparison, write_comparison
+from tests.chromium import chromium
 from tests.compare.synthetic import DEFAULT, OPTIONS, grid, losses, write_run, write_skipped, write_sweep
 
 pytestmark = pytest.mark.browser
 
-FLAGS = (
-    # Containers give it little shared memory, and it crashes when that is used up.
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
-    *("--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
 WIDTHS = (1600, 400)
 CELLS = grid(OPTIONS | {"norm": ("rmsnorm",), "pos": ("rope", "alibi")})  # 18
 EVIL = "<img src=x onerror=\"document.title='broken'\"><script>document.title='broken'</script>"
@@ -37,20 +29,8 @@ EVIL = "<img src=x onerror=\"document.title='broken'\"><script>document.title='b
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
-    # No skip: who asks for these tests wants them run.
-    assert chromium and chromedriver, "needs Chromium: apt-get install chromium chromium-driver"
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(chromedriver))
-    # The clipboard of this browser is empty and readable by us alone.
-    granted = {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
-    driver.execute_cdp_cmd("Browser.grantPermissions", granted)
-    yield driver
-    driver.quit()
+    with chromium(tmp_path_factory.mktemp("profile")) as driver:
+        yield driver
 
 
 @pytest.fixture(scope="module")

@@ -31,8 +31,8 @@ WEIGHTS = (
 )
 SIGNED = (
     "This attention keeps a state in place of a table. The picture shows what each earlier token still "
-    "adds through that state: how fast a row gets dark towards the left is how fast the state forgets. "
-    "Blue takes away: a state that is overwritten subtracts the old value."
+    "adds through that state: the sooner a row fades to the left, the sooner the state forgets. Blue "
+    "takes away: a state that is overwritten subtracts the old value."
 )
 
 
