@@ -111,7 +111,7 @@ class DownloadDataModule(CorpusDataModule):
     ) -> None:
         super().__init__(**base)
         self.parts_of, self.shares, self.field = parts, shares, field
-        self.name, self.folder = name, Path(data_dir).expanduser() / name
+        self.called, self.folder = name, Path(data_dir).expanduser() / name
 
     def corpus(self) -> Corpus:
         texts = {
@@ -120,7 +120,7 @@ class DownloadDataModule(CorpusDataModule):
         }
         if ALL in texts:
             return cut_in_shares(texts[ALL], self.cache_dir, self.shares)
-        return of_parts(self.name, texts, self.cache_dir)
+        return of_parts(self.called, texts, self.cache_dir)
 
     def file(self, address: str) -> Path:
         """The file of an address, downloaded and unpacked if it is missing."""
@@ -192,7 +192,7 @@ class HubDataModule(CorpusDataModule):
             raise ValueError("data=huggingface needs a dataset: data.name=NAME")
         if documents is not None and documents < 1:
             raise ValueError(f"data.documents must be at least 1, got {documents}")
-        self.name, self.config, self.split = name, config, split
+        self.dataset, self.config, self.split = name, config, split
         self.field, self.documents = field, documents
         parts = [name.strip("/").replace("/", "--"), config or "default", split, field, documents or ALL]
         self.file = Path(data_dir).expanduser() / "hub" / f"{'.'.join(map(str, parts))}.jsonl.gz"
@@ -217,7 +217,7 @@ class HubDataModule(CorpusDataModule):
             from datasets import load_dataset
         except ImportError:
             raise ValueError("it needs datasets: python -m pip install -e '.[data]'") from None
-        stream = load_dataset(self.name, self.config, split=self.split, streaming=True)
+        stream = load_dataset(self.dataset, self.config, split=self.split, streaming=True)
         for number, record in enumerate(stream):
             if number == self.documents:
                 return
