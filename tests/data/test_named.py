@@ -157,8 +157,11 @@ def test_an_archive_is_unpacked_verified_and_cut_in_three(server: str, tmp_path:
     data = downloaded(tmp_path, {"all": [address]}, shares=[0.8, 0.1, 0.1])
     data.load()
     assert [len(part.ids) for part in data.parts.values()] == [560, 70, 70]
-    assert [file.name for file in (tmp_path / "data/mine").iterdir()] == ["corpus"]
-    downloaded(tmp_path, {"all": [address.replace(server, "http://127.0.0.1:1")]}).load()  # is there
+    [file] = (tmp_path / "data/mine").iterdir()
+    assert file.name.endswith("-corpus")
+    file.write_text("another text")
+    with pytest.raises(ValueError, match="is not the pinned file"):
+        downloaded(tmp_path, {"all": [address]}).load()
 
 
 def test_parts_have_files_of_their_own(server: str, tmp_path: Path) -> None:
@@ -171,9 +174,9 @@ def test_parts_have_files_of_their_own(server: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("{server}/missing.txt", r"cannot obtain missing.txt: HTTPError: 404"),
-        ("http://127.0.0.1:1/a.txt", r"cannot obtain a.txt: ConnectionError"),
-        ("{server}/a.txt#sha256:00", r"a.txt was obtained with another content: sha256 .*, not 00"),
+        ("{server}/missing.txt", r"cannot obtain \w+-missing.txt: HTTPError: 404"),
+        ("http://127.0.0.1:1/a.txt", r"cannot obtain \w+-a.txt: ConnectionError"),
+        ("{server}/a.txt#sha256:00", r"-a.txt was obtained with another content: sha256 .*, not 00"),
     ],
 )
 def test_a_failed_download_is_one_line(address: str, message: str, server: str, tmp_path: Path) -> None:
@@ -195,6 +198,26 @@ def test_named_corpora_are_complete(name: str) -> None:
             assert not known_hash or hashlib.new(known_hash.partition(":")[0]).digest_size * 2 == len(
                 known_hash.partition(":")[2]
             )
+
+
+def test_a_run_from_elsewhere_cannot_choose_what_is_written(
+    server: str, wheel: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its configuration names addresses, folders and releases; it must not reach a file of the user."""
+    evil = DownloadDataModule(parts={"all": [f"{server}/a.txt"]}, name="../../.ssh", **base(tmp_path))
+    assert evil.folder == tmp_path / "data" / "ssh"
+    evil.load()
+    [file] = evil.folder.iterdir()
+    assert file.name != "a.txt" and file.name.endswith("-a.txt")
+    with pytest.raises(ValueError, match="is not an address on the web"):
+        downloaded(tmp_path, {"all": ["file:///etc/passwd"]}).load()
+    assert of_wheel(tmp_path, name="../x").file.parent == tmp_path / "data"
+    hub = of_hub(tmp_path, config="../..", split="/etc/x")
+    assert hub.file.parent == tmp_path / "data" / "hub"
+    monkeypatch.undo()
+    for requirement in ("--index-url=http://evil==1", "-r/etc/passwd", "x @ http://evil", "x", "x==1 y"):
+        with pytest.raises(ValueError, match="is not a pinned release"):
+            wheels.download_wheel(requirement, tmp_path)
 
 
 # --- from the Hub ---------------------------------------------------------------------------------
@@ -235,5 +258,5 @@ def test_no_network_is_one_line(
     line = [o for o in overrides() if not o.startswith(("data=", "data.path"))]
     assert main([*line, "data=enwik8", f"data.data_dir={tmp_path / 'data'}"]) == 2
     error = capsys.readouterr().err
-    assert "cannot obtain enwik8: ConnectionError: no network" in error and error.count("\n") == 1
+    assert "-enwik8: ConnectionError: no network" in error and error.count("\n") == 1
     assert not (tmp_path / "runs").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -52,6 +53,15 @@ def obtain(target: Path, known_hash: str | None, make: Callable[[Path], None]) -
             f"cannot write {target}: {error.strerror}; data.data_dir=FOLDER takes another folder"
         ) from error
     return target
+
+
+def file_name(*words: object) -> str:
+    """A file name of some words: letters, digits, `.`, `-` and `_`; it never begins with a dot.
+
+    The words can come from the configuration of a run from elsewhere. They must not choose the folder of
+    a file that is written, nor the name of a file that a program reads.
+    """
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", ".".join(map(str, words))).lstrip(".-") or "unnamed"
 
 
 def check_hash(file: Path, known_hash: str | None, problem: str, advice: str) -> None:

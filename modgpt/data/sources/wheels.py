@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tempfile
@@ -9,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 SECONDS = 300.0
+PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.+!]*")
 
 
 def download_wheel(requirement: str, folder: Path, seconds: float = SECONDS) -> Path:
@@ -22,9 +24,12 @@ def download_wheel(requirement: str, folder: Path, seconds: float = SECONDS) -> 
         seconds: limit for the download.
 
     Raises:
+        ValueError: the requirement is not a pinned release.
         OSError: pip cannot get the wheel.
         subprocess.TimeoutExpired: pip takes longer.
     """
+    if not PINNED.fullmatch(requirement):  # a run from elsewhere could hold options of pip
+        raise ValueError(f"{requirement!r} is not a pinned release such as django==5.1.4")
     options = ["--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check"]
     process = subprocess.run(
         [sys.executable, "-m", "pip", "download", *options, requirement, "-d", str(folder)],
