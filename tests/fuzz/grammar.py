@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from modgpt.config.compose import compose
-from modgpt.config.search import groups, options, variants
+from modgpt.config.search import groups, option_node, options, variants
 
 Line = list[str]
 
@@ -85,6 +85,7 @@ PATHS = (
 PATH_KEYS = (
     "data.path",
     "data.data_dir",
+    "data.cache_dir",
     "output_dir",
     "sweep_dir",
     "resume",
@@ -117,6 +118,7 @@ def choices() -> list[str]:
     found = [f"{g}={o}" for g in groups() for o in (*options(g), *variants(g)) if g != "sweep"]
     online = {
         "data=shakespeare",
+        *(f"data={o}" for o in options("data") if "named" in option_node("data", o)["_target_"]),
         *(f"logger={name}" for name in ("wandb", "mlflow", "trackio", "comet")),
     }
     return [choice for choice in found if choice not in online]
