@@ -17,11 +17,13 @@ import numpy as np
 import pexpect
 import pytest
 import torch
+from omegaconf import OmegaConf
 from rich.console import Console
 
 import modgpt.inference.evaluation.windows
 from modgpt import load_run
 from modgpt.config.compose import compose_job
+from modgpt.config.keys import SEEDS
 from modgpt.data.tokenizers.char import CharTokenizer
 from modgpt.data.windows import as_tensor
 from modgpt.errors import UserError
@@ -279,7 +281,8 @@ def test_runs_are_alike_but_for_their_seed(runs: dict[str, Path]) -> None:
         found = []
         for seed, rate in changes:
             found.append(load_run(runs["rope"], "last"))
-            found[-1].config.seed = found[-1].config.data.seed = seed
+            for key in SEEDS:  # in the file of a run all three are resolved
+                OmegaConf.update(found[-1].config, key, seed)
             found[-1].config.optimizer.lr = rate
         return found
 

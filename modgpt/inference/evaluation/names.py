@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from omegaconf import OmegaConf
+
+from modgpt.config.keys import SEEDS
 from modgpt.runs.folder import Run
 from modgpt.sweep.identity import job_hash
 
@@ -38,9 +41,10 @@ def names_without_seed(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
 
 
 def hash_without_seed(run: Run) -> str:
-    """The hash of all settings that decide a training, without its seed."""
+    """The hash of all settings that decide a training, without its seeds."""
     config = run.config.copy()
-    config.seed = config.data.seed = 0
+    for key in SEEDS:
+        OmegaConf.update(config, key, 0)
     return job_hash(config, str(run.record and run.record.corpus_sha256))
 
 
