@@ -15,7 +15,7 @@ from modgpt.files import write_json
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SHARES = (0.9, 0.1)  # of the characters, in the order of the text: for training, for validation
-LARGE = 2**22  # bytes: what is known of a text above this size is kept on disk
+LARGE = 2**21  # bytes or characters: what is known of a text above this size is kept on disk
 SEPARATOR = "\n\n"  # between documents, for tokenizers without a token that ends a text
 BETWEEN = b"\xff"  # a byte that no UTF-8 has, between two documents
 

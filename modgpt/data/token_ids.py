@@ -65,16 +65,15 @@ class Encoded:
 def encode_corpus(corpus: Corpus, tokenizer: Tokenizer, cache_dir: Path) -> dict[str, Encoded]:
     """The token ids of every part.
 
-    Texts above `LARGE` bytes are encoded once and kept in `cache_dir`; every later start maps the files
-    into memory. Several processes may ask for the same corpus: one encodes it, the others wait.
+    Texts above `LARGE` characters are encoded once and kept in `cache_dir`; every later start maps the
+    files into memory. Several processes may ask for the same corpus: one encodes it, the others wait.
 
     Raises:
         UserError: a character cannot be encoded, the tokenizer changes the text, or the cache cannot be
             written.
     """
     kind = np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
-    stored = max(part.text.stored for part in corpus.parts.values())
-    if stored <= LARGE:
+    if sum(part.characters for part in corpus.parts.values()) <= LARGE:
         return {name: in_memory(part, tokenizer, kind) for name, part in corpus.parts.items()}
     key = hashlib.sha256(json.dumps([corpus.digest, tokenizer.to_dict()]).encode()).hexdigest()
     folder = cache_dir / f"tokens-{key[:16]}"
