@@ -33,7 +33,7 @@ class CorpusDataModule(DataModule):
         ValueError: a size is below 1. From `load`: the text cannot be read, or is too short.
     """
 
-    def __init__(self, *, cache_dir: str, **base: Any) -> None:
+    def __init__(self, *, cache_dir: str = "data/cache", **base: Any) -> None:
         super().__init__(**base)
         self.cache_dir = Path(cache_dir).expanduser()
 
@@ -115,7 +115,7 @@ class TextDataModule(CorpusDataModule):
         ValueError: no path is given.
     """
 
-    def __init__(self, *, path: str | None, field: str, **base: Any) -> None:
+    def __init__(self, *, path: str | None, field: str = "text", **base: Any) -> None:
         super().__init__(**base)
         if path is None:
             raise ValueError("data=text needs a file: data.path=FILE")
