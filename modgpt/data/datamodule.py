@@ -119,10 +119,21 @@ class TextDataModule(CorpusDataModule):
         super().__init__(**base)
         if path is None:
             raise ValueError("data=text needs a file: data.path=FILE")
-        self.path, self.field = path, field
+        self.path, self.field = checked_text("path", path), checked_text("field", field)
 
     def corpus(self) -> Corpus:
         return cut_in_shares(Text(tuple(find_files(self.path)), self.field), self.cache_dir)
+
+
+def checked_text(key: str, value: object) -> str:
+    """The value of a knob that is a text.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"data.{key} must be a text, got {value!r}")
+    return value
 
 
 def minimum_length(block_size: int, shares: Sequence[float] = SHARES) -> int:

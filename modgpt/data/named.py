@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from modgpt.data.corpus import SHARES, Corpus, Text, cut_in_shares, of_parts
-from modgpt.data.datamodule import CorpusDataModule
+from modgpt.data.corpus import SHARES, TEST, TRAIN, VALIDATION, Corpus, Text, cut_in_shares, of_parts
+from modgpt.data.datamodule import CorpusDataModule, checked_text
 from modgpt.data.sources.obtained import file_name, obtain, write_lines
 from modgpt.data.sources.plays import prepare_plays
 from modgpt.data.sources.wheels import read_members
@@ -66,8 +66,10 @@ class WheelDataModule(CorpusDataModule):
         **base: Any,
     ) -> None:
         super().__init__(**base)
-        self.wheel, self.pattern, self.records = wheel, pattern, records
-        self.known_hash, self.file = known_hash, Path(data_dir).expanduser() / f"{file_name(name)}.jsonl"
+        self.wheel, self.pattern = checked_text("wheel", wheel), checked_text("pattern", pattern)
+        self.records = None if records is None else checked_text("records", records)
+        self.known_hash = None if known_hash is None else checked_text("known_hash", known_hash)
+        self.file = Path(data_dir).expanduser() / f"{file_name(name)}.jsonl"
 
     def corpus(self) -> Corpus:
         file = obtain(self.file, self.known_hash, self.write)
@@ -111,7 +113,8 @@ class DownloadDataModule(CorpusDataModule):
         **base: Any,
     ) -> None:
         super().__init__(**base)
-        self.parts_of, self.shares, self.field = parts, shares, field
+        self.parts_of = checked_parts(parts)
+        self.shares, self.field = checked_shares(shares), checked_text("field", field)
         self.called = file_name(name)
         self.folder = Path(data_dir).expanduser() / self.called
 
@@ -133,6 +136,34 @@ class DownloadDataModule(CorpusDataModule):
         digest = hashlib.sha256(url.encode()).hexdigest()[:8]
         target = self.folder / f"{digest}-{file_name(url.rpartition('/')[2].removesuffix('.zip'))}"
         return obtain(target, known_hash or None, partial(download, url))
+
+
+def checked_parts(parts: Any) -> dict[str, list[str]]:
+    """The addresses of every part.
+
+    Raises:
+        ValueError: they are something else, or a part is missing.
+    """
+    names = set(parts) if isinstance(parts, Mapping) else set()
+    if names != {ALL} and not {TRAIN, VALIDATION} <= names <= {TRAIN, VALIDATION, TEST}:
+        raise ValueError(f"data.parts must have train and validation, or all, got {parts!r}")
+    found = {str(name): list(addresses) for name, addresses in parts.items()}
+    if not all(found.values()) or not all(isinstance(a, str) for some in found.values() for a in some):
+        raise ValueError(f"data.parts must list addresses for every part, got {parts!r}")
+    return found
+
+
+def checked_shares(shares: Any) -> list[float]:
+    """Two or three shares above 0 that sum to 1.
+
+    Raises:
+        ValueError: they are something else.
+    """
+    found = list(shares) if isinstance(shares, Sequence) and not isinstance(shares, str) else []
+    numbers = [s for s in found if isinstance(s, float | int) and not isinstance(s, bool) and 0 < s < 1]
+    if len(numbers) != len(found) or len(found) not in (2, 3) or abs(sum(numbers) - 1) > 1e-6:
+        raise ValueError(f"data.shares must be two or three shares that sum to 1, got {shares!r}")
+    return [float(share) for share in numbers]
 
 
 def download(url: str, path: Path) -> None:
@@ -198,8 +229,9 @@ class HubDataModule(CorpusDataModule):
             raise ValueError("data=huggingface needs a dataset: data.name=NAME")
         if documents is not None and documents < 1:
             raise ValueError(f"data.documents must be at least 1, got {documents}")
-        self.dataset, self.config, self.split = name, config, split
-        self.field, self.documents = field, documents
+        self.dataset, self.split = checked_text("name", name), checked_text("split", split)
+        self.config = None if config is None else checked_text("config", config)
+        self.field, self.documents = checked_text("field", field), documents
         words = file_name(name, config or "default", split, field, documents or ALL)
         self.file = Path(data_dir).expanduser() / "hub" / f"{words}.jsonl.gz"
 
