@@ -59,6 +59,7 @@ VALUES = [
     (["schedule.warmup_steps=500"], "schedule.warmup_steps=500 must be below trainer.max_steps=30"),
     (["seed=x"], "seed must be a whole number, got 'x'"),
     (["seed=-1"], "seed must lie between 0 and 4294967295, got -1"),
+    (["callbacks.best.dirpath=0"], "callbacks.best.dirpath must be a folder or null, got 0"),
     (["run_name=a/b"], "run_name='a/b' cannot name a folder"),
     (["output_dir=/proc/here"], "cannot make the folder /proc/here"),
 ]

@@ -7,6 +7,7 @@ cuts a training or its validation short is honoured, and the result is recorded 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -168,6 +169,10 @@ def build_callbacks(nodes: DictConfig) -> list[Callback]:
                 f"callbacks.{name} must be a callback of Lightning, with a _target_, got "
                 f"{type(callback).__name__}"
             )
+        folder = getattr(callback, "dirpath", None)
+        if folder is not None and (not folder or not isinstance(folder, str | os.PathLike)):
+            # Lightning checks a folder only when it writes, and 0 not even then.
+            raise UserError(f"callbacks.{name}.dirpath must be a folder or null, got {folder!r}")
         callbacks.append(callback)
     return callbacks
 
