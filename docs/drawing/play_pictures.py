@@ -7,24 +7,25 @@ from __future__ import annotations
 
 import argparse
 import io
-import shutil
+import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for tests.chromium
+
 from PIL import Image
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
 from modgpt.inference.play.panels import Player
 from modgpt.inference.play.server import PlayServer
 from modgpt.runs.folder import load_run
+from tests.chromium import chromium
 
 FIGURES = Path(__file__).parents[1] / "figures"
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars")
-WIDTH, MOST_SECONDS = 1200, 120
+WIDTH, HEIGHT, MOST_SECONDS = 1200, 3000, 120  # high enough for the whole page
 
 
 def main() -> None:
@@ -33,17 +34,11 @@ def main() -> None:
     players = [Player(load_run(folder), folder.name) for folder in parser.parse_args().runs]
     with PlayServer(players, "127.0.0.1", 0) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        options = webdriver.ChromeOptions()
-        for flag in (*FLAGS, f"--window-size={WIDTH},1000"):
-            options.add_argument(flag)
-        options.binary_location = str(shutil.which("chromium"))
-        driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
-        try:
+        with tempfile.TemporaryDirectory() as profile, chromium(Path(profile)) as driver:
+            driver.set_window_size(WIDTH, HEIGHT)
             driver.get(server.address)
             for form, answers in (("write", "written"), ("surprise", "surprised"), ("look", "looked")):
                 take(driver, form, answers, len(players))
-        finally:
-            driver.quit()
         server.shutdown()
 
 
@@ -59,7 +54,6 @@ def take(driver: Any, form: str, answers: str, runs: int) -> None:
         if len(cards) == runs and not driver.find_elements(By.CSS_SELECTOR, busy):
             break
         time.sleep(0.5)
-    driver.set_window_size(WIDTH, 3000)
     time.sleep(0.5)
     drawn = Image.open(io.BytesIO(panel.screenshot_as_png)).convert("RGB")
     drawn.quantize(256, dither=Image.Dither.NONE).save(FIGURES / f"play_{form}.png", optimize=True)

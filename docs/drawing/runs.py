@@ -54,10 +54,6 @@ class Group:
     def mean(self) -> float:
         return mean(self.losses)
 
-    @property
-    def spread(self) -> float:
-        return max(self.losses) - min(self.losses)
-
 
 def read_runs(folders: Iterable[Path]) -> dict[str, Group]:
     """All finished runs in some folders, grouped by what they change of the default composition."""

@@ -7,16 +7,16 @@ from statistics import mean
 
 import matplotlib
 import matplotlib.pyplot as plt
-import torch
 from drawing.runs import Group, family, option_name
-from drawing.untrained import VOCABULARY, captured, probe, show_weights
+from drawing.untrained import VOCABULARY, show_weights
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from modgpt.compare.style import BASELINE, COLOURS
+from modgpt.inference.play.contributions import contributions, inputs_of
 from modgpt.runs.folder import load_run
 
-LINE = "ROMEO:\nBut, soft! what light thr"  # 32 characters: as many as a head of model=mini is wide
+LINE = "ROMEO:\nBut, soft! what light thr"
 
 
 def curves(part: str, groups: dict[str, Group]) -> Figure:
@@ -102,10 +102,8 @@ def trained_attention(groups: dict[str, Group]) -> Figure:
     run = load_run(groups["default"].runs[0].path, "last")
     model, tokens, layer = run.model, run.tokenizer.encode(LINE)[None], 2
     attention = model.blocks[layer].attention
-    x = captured(model, [attention], tokens)[0]
-    with torch.no_grad():
-        projected = attention.project(x, model.pos, torch.arange(len(LINE)))
-        weights = probe(attention, projected["q"], projected["k"], model.pos)
+    [x] = inputs_of(model, [attention], tokens)
+    weights = contributions(attention, x, model.pos)
     figure, axes = plt.subplots(2, 2, figsize=(9, 8.6), sharex=True, sharey=True)
     names = ["¶" if c == "\n" else "␣" if c == " " else c for c in LINE]
     images = [show_weights(axis, weights[head].sqrt()) for head, axis in enumerate(axes.flat)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from itertools import cycle
 from typing import Any
@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from modgpt.compare.style import BASELINE, COLOURS
 from modgpt.config.build import build_model
 from modgpt.config.compose import compose, compose_job
+from modgpt.inference.play.contributions import inputs_of, mixing_weights
 from modgpt.model.attention.base import Attention
 from modgpt.model.cost import cost_of, count_parameters
-from modgpt.model.gpt import GPT
 from modgpt.model.norm.scalenorm import ScaleNorm
 from modgpt.model.pos.alibi import AlibiPosition
 from modgpt.model.pos.base import Position
@@ -110,22 +110,9 @@ def weights_of(make: Make, make_pos: Make = Position) -> Tensor:
     """The weights (T,T) of an attention's first head when all scores are equal."""
     sizes = default_sizes()
     n_heads, n_tokens = sizes["n_heads"], sizes["block_size"]
-    attention = make(d_model=n_heads * n_tokens, n_heads=n_heads)  # D = T, for `probe`
-    zeros = torch.zeros(1, n_heads, n_tokens, n_tokens)
-    return probe(attention, zeros, zeros, make_pos(**sizes))[0]
-
-
-def probe(attention: Attention, q: Tensor, k: Tensor, pos: Position) -> Tensor:
-    """Weights (H,T,T) of each key in each query's output, read off by running the module.
-
-    The values are one-hot, key j carrying the unit vector j, so that the output of query i is its row of
-    weights. That needs D = T.
-    """
-    n_heads, n_tokens, width = q.shape[1:]
-    assert n_tokens == width == attention.head_dim
-    values = torch.eye(n_tokens).expand(1, n_heads, -1, -1)
-    y, _ = attention.eval().mix(q, k, values, pos, torch.arange(n_tokens), None)
-    return y[0]
+    attention = make(d_model=sizes["d_model"], n_heads=n_heads).eval()
+    zeros = torch.zeros(1, n_heads, n_tokens, attention.head_dim)
+    return mixing_weights(attention, dict.fromkeys("qkv", zeros), make_pos(**sizes))[0]
 
 
 def show_weights(axis: Axes, weights: Tensor) -> Any:
@@ -232,8 +219,8 @@ def residual_growth() -> Figure:
         torch.manual_seed(1)
         model = build_model(compose(["model.n_layers=12", *overrides]), VOCABULARY)
         tokens = torch.randint(VOCABULARY, (8, 64))
-        inputs = captured(model, list(model.blocks), tokens)  # type: ignore[arg-type]
-        behind = [*inputs[1:], captured(model, [model.norm], tokens)[0]]
+        inputs = inputs_of(model, list(model.blocks), tokens)  # type: ignore[arg-type]
+        behind = [*inputs[1:], inputs_of(model, [model.norm], tokens)[0]]
         sizes = [float(x.square().mean().sqrt()) for x in (inputs[0], *behind)]
         axis.semilogy(
             range(13), sizes, "-" if name != "norm_at=both" else "--", color=colour, marker="o",
@@ -247,21 +234,6 @@ def residual_growth() -> Figure:
     )
     axis.legend(ncols=2)
     return figure
-
-
-def captured(model: GPT, modules: Sequence[nn.Module], tokens: Tensor) -> list[Tensor]:
-    """The first input of each module when the model reads `tokens`."""
-    inputs: dict[int, Tensor] = {}
-
-    def keep(index: int, _: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        inputs[index] = arguments[0]
-
-    hooks = [m.register_forward_pre_hook(partial(keep, i)) for i, m in enumerate(modules)]
-    with torch.no_grad():
-        model.eval()(tokens)
-    for hook in hooks:
-        hook.remove()
-    return [inputs[i] for i in range(len(modules))]
 
 
 def sinusoidal() -> Figure:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from modgpt.commands.ending import exit_code
-from modgpt.commands.flags import Parser, add_trust
+from modgpt.commands.flags import Parser, add_device, add_trust
 
 VALIDATION, TEST = "validation", "test"
 
@@ -30,9 +30,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
                         help="windows begin S tokens apart: at least L-S tokens of context")  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="FOLDER",
                         help="default: the folder of the first run")  # fmt: skip
-    parser.add_argument(
-        "--device", default="auto", help="cpu, cuda, mps (default: the fastest there is)"
-    )
+    add_device(parser)
     add_trust(parser)
     return parser.parse_args(argv)
 

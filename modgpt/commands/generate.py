@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modgpt.commands.ending import exit_code
-from modgpt.commands.flags import Parser, add_trust
+from modgpt.commands.flags import Parser, add_device, add_trust
 
 if TYPE_CHECKING:
     from modgpt.inference.sampling import Sampling
@@ -37,9 +37,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
                         help="characters outside the vocabulary (default: error)")  # fmt: skip
     parser.add_argument("--context", type=int, help="tokens that the model keeps in mind; 0: no limit "
                         "(default: what it was trained for)")  # fmt: skip
-    parser.add_argument(
-        "--device", default="auto", help="cpu, cuda, mps (default: the fastest there is)"
-    )
+    add_device(parser)
     add_trust(parser)
     return parser.parse_args(argv)
 

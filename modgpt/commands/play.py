@@ -7,7 +7,7 @@ import webbrowser
 from pathlib import Path
 
 from modgpt.commands.ending import exit_code
-from modgpt.commands.flags import Parser, add_trust
+from modgpt.commands.flags import Parser, add_device, add_trust
 
 MOST_RUNS = 2
 
@@ -27,9 +27,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--port", type=int, default=8765, help="default: 8765; 0 for a free one")
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
-    parser.add_argument(
-        "--device", default="auto", help="cpu, cuda, mps (default: the fastest there is)"
-    )
+    add_device(parser)
     add_trust(parser)
     return parser.parse_args(argv)
 

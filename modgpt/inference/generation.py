@@ -10,7 +10,7 @@ from torch import Tensor
 
 from modgpt.errors import UserError
 from modgpt.inference.context import context_limit, with_room
-from modgpt.inference.sampling import Sampling, sample
+from modgpt.inference.sampling import Sampling
 from modgpt.kernels.decoding import modules_as_attributes, without_onednn
 from modgpt.model.gpt import GPT
 
@@ -68,15 +68,7 @@ def stream_text(model: GPT, tokenizer: Tokenizer, prompt: str = "", **options: A
     tokens = tokenizer.encode(prompt or tokenizer.start)  # (T,)
     if not len(tokens):
         raise UserError(f"the prompt {prompt!r} has no tokens: the tokenizer drops all of it")
-    generator = torch.Generator(device=device)
-    if sampling.seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(sampling.seed)
-
-    def pick(logits: Tensor) -> Tensor:
-        return sample(logits, generator, sampling.temperature, sampling.top_k, sampling.top_p)
-
+    pick = sampling.picker(device)
     new = stream(model, tokens[None].to(device), pick, sampling.max_new_tokens, sampling.context)
     return tokenizer.decode_stream(new, prompt=tokens)
 

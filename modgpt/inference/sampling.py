@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -54,6 +55,15 @@ class Sampling:
             raise UserError(f"seed must lie between 0 and {MOST_SEED}, got {self.seed}")
         if isinstance(self.context, int) and self.context < 1:
             raise UserError(f"context must be at least 1 token, got {self.context}")
+
+    def picker(self, device: torch.device) -> Callable[[Tensor], Tensor]:
+        """A function that draws the next tokens, logits (B,V) -> (B,), with a generator of its own."""
+        generator = torch.Generator(device=device)
+        if self.seed is None:
+            generator.seed()
+        else:
+            generator.manual_seed(self.seed)
+        return lambda logits: sample(logits, generator, self.temperature, self.top_k, self.top_p)
 
     def next_seed(self) -> Sampling:
         """The same settings for one more text, which is another one and as repeatable."""

@@ -44,7 +44,7 @@ def test_contributions_add_up_to_what_the_attention_does(choices: dict[str, str]
     for block in model.blocks:
         attention = block.attention
         [x] = inputs_of(model, [attention], tokens)
-        weights = contributions(attention, x, model)  # (H,T,T)
+        weights = contributions(attention, x, model.pos)  # (H,T,T)
         positions = torch.arange(21)
         projected = attention.project(x, model.pos, positions)
         with torch.no_grad():

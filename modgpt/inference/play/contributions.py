@@ -2,44 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from modgpt.model.attention.base import Attention
 from modgpt.model.gpt import GPT
+from modgpt.model.pos.base import Position
 
 
 @torch.no_grad()
-def contributions(attention: Attention, x: Tensor, model: GPT) -> Tensor:
+def contributions(attention: Attention, x: Tensor, pos: Position) -> Tensor:
     """The weights (H,T,T) with which each query's output adds up the values: y_i = Σ_j w_ij v_j.
 
     For softmax attention they are its weights. Every other attention here is linear in the values too:
     its weights are those that a table would have, summed over the steps of its state. They may be
     negative where a state is overwritten.
 
-    They are read off by running the layer on values that are one-hot, D keys at a time.
-
     Args:
-        attention: of the model.
+        attention: a layer.
         x: (1,T,C), what the layer gets when the model reads the text.
-        model: for its positions.
+        pos: the model's positions.
     """
-    length, positions = x.shape[1], torch.arange(x.shape[1], device=x.device)
-    projected = attention.project(x, model.pos, positions)
-    width = projected["v"].shape[-1]
+    positions = torch.arange(x.shape[1], device=x.device)
+    return mixing_weights(attention, attention.project(x, pos, positions), pos)
+
+
+@torch.no_grad()
+def mixing_weights(attention: Attention, projected: dict[str, Tensor], pos: Position) -> Tensor:
+    """The same weights for what `project` returns. The values do not matter.
+
+    They are read off by running `mix` on values that are one-hot, D keys at a time.
+    """
+    length, width = projected["v"].shape[-2:]
+    positions = torch.arange(length, device=projected["v"].device)
     columns = []
     for start in range(0, length, width):
+        shown = positions[start : start + width]
         values = torch.zeros_like(projected["v"])
-        shown = torch.arange(start, min(start + width, length), device=x.device)
         values[:, :, shown, shown - start] = 1
-        given = projected | {"v": values}
-        y, _ = attention.mix(**given, pos=model.pos, positions=positions, state=None)
+        y, _ = attention.mix(**projected | {"v": values}, pos=pos, positions=positions, state=None)
         columns.append(y[0, :, :, : len(shown)])  # (H,T,D)
     return torch.cat(columns, dim=-1).float()
 
 
 @torch.no_grad()
-def inputs_of(model: GPT, modules: list[nn.Module], tokens: Tensor) -> list[Tensor]:
+def inputs_of(model: GPT, modules: Sequence[nn.Module], tokens: Tensor) -> list[Tensor]:
     """What each module gets first when the model reads tokens (1,T): (1,T,C) each."""
     kept: dict[nn.Module, Tensor] = {}
 

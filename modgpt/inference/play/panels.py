@@ -14,7 +14,7 @@ from modgpt.errors import UserError
 from modgpt.inference.context import trained_context
 from modgpt.inference.generation import stream
 from modgpt.inference.play.contributions import contributions, inputs_of
-from modgpt.inference.sampling import Sampling, sample
+from modgpt.inference.sampling import Sampling
 from modgpt.model.attention.base import Attention
 from modgpt.model.ffn.moe import MixtureOfExperts
 from modgpt.runs.folder import Run
@@ -91,12 +91,12 @@ class Player:
             raise UserError(f"at most {MOST_WRITTEN:,} tokens at a time, got {asked:,}")
         tokenizer, model = self.run.tokenizer, self.run.model
         tokens = self.tokens(prompt or tokenizer.start)
-        generator = torch.Generator(device=self.device).manual_seed(sampling.seed or 0)
+        draw = sampling.picker(self.device)
         seen: list[list[list[Any]]] = []
 
         def pick(logits: Tensor) -> Tensor:
             seen.append(self.most_probable(logits[0]))
-            return sample(logits, generator, sampling.temperature, sampling.top_k, sampling.top_p)
+            return draw(logits)
 
         given = tokens[None].to(self.device)
         new = stream(model, given, pick, sampling.max_new_tokens, sampling.context)
@@ -152,7 +152,7 @@ class Player:
         attention, ffn = block.attention, block.ffn
         assert isinstance(attention, Attention)
         x, before_ffn = inputs_of(model, [attention, ffn], ids[None].to(self.device))
-        weights = contributions(attention, x, model)
+        weights = contributions(attention, x, model.pos)
         experts = self.experts(ffn, before_ffn)
         signed = "table" not in kind_of(attention)
         return {
