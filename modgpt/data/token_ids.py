@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from modgpt.data.corpus import LARGE, SEPARATOR, Corpus, Part
 from modgpt.data.progress import watched
+from modgpt.data.sources import pieces
 from modgpt.data.sources.pieces import Piece
 from modgpt.data.tokenizers.base import Tokenizer
 from modgpt.data.tokenizers.lossless import LosslessCheck
@@ -33,7 +34,7 @@ from modgpt.files import write_json
 
 Ids = NDArray[np.unsignedinteger]
 BATCH = 2**22  # characters that are encoded at once
-META = "meta.json"
+META, PROGRESS = "meta.json", ".progress"
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,9 @@ def encode_corpus(corpus: Corpus, tokenizer: Tokenizer, cache_dir: Path) -> dict
     kind = np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
     if sum(part.characters for part in corpus.parts.values()) <= LARGE:
         return {name: in_memory(part, tokenizer, kind) for name, part in corpus.parts.items()}
-    key = hashlib.sha256(json.dumps([corpus.digest, tokenizer.to_dict()]).encode()).hexdigest()
+    # The sizes too: an encoding that was stopped goes on only with the same batches.
+    settings = [corpus.digest, tokenizer.to_dict(), BATCH, pieces.SIZE]
+    key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
     folder = cache_dir / f"tokens-{key[:16]}"
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
@@ -94,9 +97,10 @@ def encode_corpus(corpus: Corpus, tokenizer: Tokenizer, cache_dir: Path) -> dict
 def in_memory(part: Part, tokenizer: Tokenizer, kind: np.dtype) -> Encoded:
     """The ids of a part as an array."""
     arrays, counts = [], Counts()
-    for ids, found in encoded(part, part.pieces(), tokenizer, 0):
+    for ids, found in encoded(part, tokenizer):
         arrays.append(ids.astype(kind))
         counts += found
+    check_whole(part, counts)
     return Encoded(np.concatenate(arrays) if arrays else np.zeros(0, kind), counts)
 
 
@@ -111,6 +115,8 @@ def write_folder(
         for name, part in corpus.parts.items()
     }
     write_json(beside / META, {"key": key, "parts": {name: asdict(n) for name, n in counts.items()}})
+    for progress in beside.glob(f"*{PROGRESS}"):
+        progress.unlink()
     shutil.rmtree(folder, ignore_errors=True)  # a damaged one
     beside.rename(folder)
     return counts
@@ -118,39 +124,48 @@ def write_folder(
 
 def write_part(file: Path, part: Part, tokenizer: Tokenizer, kind: np.dtype) -> Counts:
     """Encode a part into a file, from where an earlier process was stopped."""
-    progress = file.with_suffix(".json")
+    progress = file.with_suffix(PROGRESS)
     done, counts = 0, Counts()
     with suppress(OSError, ValueError, TypeError, KeyError):
         state = json.loads(progress.read_text(encoding="utf-8"))
-        done, counts = int(state["batches"]), Counts(**state["counts"])
+        before = Counts(**state["counts"])
+        if file.stat().st_size >= before.tokens * kind.itemsize:
+            done, counts = int(state["batches"]), before
     with file.open("r+b" if done else "wb") as out:
         out.truncate(counts.tokens * kind.itemsize)
         out.seek(0, os.SEEK_END)
-        pieces = watched(part.pieces(), f"encoding {part.text.name}", part.characters)
-        for ids, found in encoded(part, pieces, tokenizer, done):
+        for ids, found in encoded(part, tokenizer, done):
             ids.astype(kind).tofile(out)
             out.flush()
             os.fsync(out.fileno())
             done, counts = done + 1, counts + found
             write_json(progress, {"batches": done, "counts": asdict(counts)})
-    progress.unlink()
+    check_whole(part, counts)
     return counts
 
 
-def encoded(
-    part: Part, pieces: Iterator[Piece], tokenizer: Tokenizer, skipped: int
-) -> Iterator[tuple[Ids, Counts]]:
+def check_whole(part: Part, counts: Counts) -> None:
+    """Refuse ids of a text that has become shorter since it was scanned.
+
+    Raises:
+        ValueError: it has.
+    """
+    if counts.characters != part.characters:
+        raise ValueError(f"{part.text.name} has changed while it was read: start again")
+
+
+def encoded(part: Part, tokenizer: Tokenizer, skipped: int = 0) -> Iterator[tuple[Ids, Counts]]:
     """The ids of a part, batch by batch, with the counts of each batch.
 
     Args:
         part: the part.
-        pieces: of it.
         tokenizer: encodes; on all cores where its library does.
         skipped: batches at the beginning that are read and not encoded.
     """
     end, check = tokenizer.end_of_text, LosslessCheck(tokenizer)
     at = part.start
-    for number, batch in enumerate(batches(pieces, tokenizer.cuts)):
+    read = watched(part.pieces(), f"encoding {part.text.name}", part.characters)
+    for number, batch in enumerate(batches(read, tokenizer.cuts)):
         begin, at = at, at + sum(len(piece.text) for piece in batch)
         if number < skipped:
             continue
@@ -158,7 +173,7 @@ def encoded(
         if part.several and end is None:
             texts = [text + SEPARATOR * ends for text, ends in batch]
         arrays = tokenizer.encode_batch(texts)
-        check(texts, arrays, begin)
+        check(texts, arrays, begin, at_cut=number == 0 and part.start > 0)
         if part.several and end is not None:
             pairs = zip(batch, arrays, strict=True)
             arrays = [np.append(ids, end) if piece.ends else ids for piece, ids in pairs]
@@ -167,12 +182,12 @@ def encoded(
         yield ids, Counts(len(ids), at - begin, size)
 
 
-def batches(pieces: Iterator[Piece], cuts: bool) -> Iterator[list[Piece]]:
+def batches(read: Iterator[Piece], cuts: bool) -> Iterator[list[Piece]]:
     """Lists of about `BATCH` characters; of whole documents where a tokenizer does not allow cuts."""
     batch: list[Piece] = []
     held: list[str] = []  # of a document that is not complete
     size = 0
-    for piece in pieces:
+    for piece in read:
         size += len(piece.text)
         if cuts or (piece.ends and not held):
             batch.append(piece)

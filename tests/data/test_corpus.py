@@ -29,6 +29,7 @@ from modgpt.data.tokenizers.base import Tokenizer
 from modgpt.data.tokenizers.bpe import bpe_tokenizer
 from modgpt.data.tokenizers.byte import ByteTokenizer
 from modgpt.data.tokenizers.char import CharTokenizer
+from modgpt.data.tokenizers.lossless import LosslessCheck
 from modgpt.data.tokenizers.saved import load_tokenizer
 from modgpt.data.tokenizers.unigram import unigram_tokenizer
 from modgpt.errors import UserError
@@ -165,7 +166,8 @@ def test_a_text_in_pieces_has_the_ids_of_the_whole(
             assert np.array_equal(token_ids.in_memory(part, saved, np.dtype(np.uint16)).ids, encoded.ids)
 
 
-def test_documents_are_split_by_characters_and_separated(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", TRAINED)
+def test_documents_are_split_by_characters_and_separated(kind: str, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": t}) for t in ("abcdefgh", "ij")))
     corpus = cut_in_shares(Text((tmp_path / "a.jsonl",)), tmp_path)
     train, held_out = (list(p.pieces()) for p in corpus.parts.values())
@@ -173,11 +175,37 @@ def test_documents_are_split_by_characters_and_separated(tmp_path: Path) -> None
     encoded = token_ids.encode_corpus(corpus, ByteTokenizer(), tmp_path)
     assert encoded["train"].ids.tobytes().decode("utf-16-le") == "abcdefgh\n\ni\n\n"
     assert encoded["train"].counts == token_ids.Counts(tokens=13, characters=9, bytes=9)
-    bpe = bpe_tokenizer(corpus.parts["train"], vocab_size=257, cache_dir=str(tmp_path))
-    end = bpe.end_of_text
-    assert end is not None and bpe.decode([end]) == "<|endoftext|>"
-    ids = token_ids.encode_corpus(corpus, bpe, tmp_path)["train"].ids
-    assert [i for i, token in enumerate(ids) if token == end] == [8, 10]
+    many = Text((tmp_path / "b.jsonl",))
+    many.files[0].write_text(
+        "\n".join(json.dumps({"text": TEXT[i : i + 400]}) for i in range(0, 4000, 400))
+    )
+    corpus = cut_in_shares(many, tmp_path)
+    trained = TRAINED[kind](corpus.parts["train"], vocab_size=SIZE, cache_dir=str(tmp_path))
+    end = trained.end_of_text
+    assert len(trained) == SIZE and end is not None and trained.decode([end]) == "<|endoftext|>"
+    ids = token_ids.encode_corpus(corpus, trained, tmp_path)["train"].ids.tolist()
+    assert ids.count(end) == 9 and trained.decode(ids) == "".join(
+        f"{TEXT[i : i + 400]}<|endoftext|>" for i in range(0, 3600, 400)
+    )
+    with pytest.raises(UserError, match=r"must be at least 25[78], got 256"):
+        TRAINED[kind](corpus.parts["train"], vocab_size=256, cache_dir=str(tmp_path))
+
+
+def test_a_saved_tokenizer_may_lose_a_space_only_where_the_corpus_is_cut() -> None:
+    class Drops(ByteTokenizer):
+        lossless = False
+
+        def decode(self, ids: Any) -> str:
+            return super().decode(ids).removeprefix(" ")
+
+    def check(*texts: str, at_cut: bool) -> None:
+        LosslessCheck(Drops())(texts, Drops().encode_batch(texts), 0, at_cut)
+
+    check(" first", "next", at_cut=True)
+    with pytest.raises(UserError, match=r"the tokenizer changes the text: from character 0 on ' first'"):
+        check(" first", "next", at_cut=False)
+    with pytest.raises(UserError, match=r"the tokenizer changes the text: from character 6 on ' next'"):
+        check(" first", " next", at_cut=True)
 
 
 # --- on disk --------------------------------------------------------------------------------------
@@ -247,32 +275,54 @@ def test_a_damaged_folder_is_not_used(file: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("large")
-def test_an_interrupted_encoding_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("stopped_at", [1, 7, -1])  # the last batch is one of the validation part
+@pytest.mark.parametrize("left", ["more", "less"])
+def test_an_interrupted_encoding_goes_on(stopped_at: int, left: str, tmp_path: Path) -> None:
+    """Every batch is encoded once, but for the one that was stopped and for those that were lost."""
     (tmp_path / "text.txt").write_text(WORDS * 20, encoding="utf-8", newline="")
     wanted = batches_of(module_of(tmp_path, cache_dir=str(tmp_path / "other")))
     calls: list[int] = []
+    number = stopped_at if stopped_at > 0 else len(every_batch(tmp_path))
 
     class Stops(CharTokenizer):
         def encode_batch(self, texts: Any) -> Any:
             calls.append(len(texts))
-            if len(calls) == 7:
+            if len(calls) == number:
                 raise KeyboardInterrupt
             return super().encode_batch(texts)
 
     with pytest.raises(KeyboardInterrupt):
         module_of(tmp_path, tokenizer=Stops.from_text).load()
-    [part] = (tmp_path / "cache").glob(".tokens-*/train.bin")
-    with part.open("ab") as file:  # what a kill left behind the last complete batch
-        file.write(b"\1\2\3")
-    done = len(calls) - 1
+    [folder] = (tmp_path / "cache").glob(".tokens-*")
+    for part in folder.glob("*.bin"):
+        raw = part.read_bytes()
+        part.write_bytes(raw + b"\1\2\3" if left == "more" else raw[:-2])
     assert batches_of(module_of(tmp_path, tokenizer=Stops.from_text)) == wanted
-    whole = len(list(token_ids.batches(iter(all_pieces(tmp_path)), cuts=True)))
-    assert len(calls) - 1 - done < whole, "the batches before the interruption are not encoded again"
+    if left == "more":  # what a kill can leave behind the last complete batch
+        assert len(calls) == len(every_batch(tmp_path)) + 1
+    [whole] = (tmp_path / "cache").glob("tokens-*/")
+    assert sorted(file.name for file in whole.iterdir()) == ["meta.json", "train.bin", "validation.bin"]
 
 
-def all_pieces(folder: Path) -> list[pieces.Piece]:
+def every_batch(folder: Path) -> list[list[pieces.Piece]]:
     parts = cut_in_shares(Text((folder / "text.txt",)), folder).parts.values()
-    return [piece for part in parts for piece in part.pieces()]
+    return [batch for part in parts for batch in token_ids.batches(part.pieces(), cuts=True)]
+
+
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_a_text_that_shrinks_while_it_is_read_is_refused(
+    size: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if size == "large":
+        request.getfixturevalue("large")
+    (tmp_path / "text.txt").write_text(WORDS * 20, encoding="utf-8", newline="")
+
+    def shrinks(*_: Part) -> Tokenizer:
+        (tmp_path / "text.txt").write_text(WORDS, encoding="utf-8", newline="")
+        return ByteTokenizer()
+
+    with pytest.raises(ValueError, match=r"text.txt has changed while it was read: start again"):
+        module_of(tmp_path, tokenizer=shrinks).load()
 
 
 def _load(folder: str) -> int:

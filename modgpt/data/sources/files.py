@@ -69,19 +69,6 @@ def check_regular(path: Path) -> None:
         raise ValueError(f"{path} is {special(mode)}, not a regular file: save its text to a file")
 
 
-def read_file(path: Path) -> bytes:
-    """The bytes of a regular file.
-
-    Raises:
-        ValueError: the file does not exist, is not a regular file, or cannot be read.
-    """
-    check_regular(path)
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from error
-
-
 def special(mode: int) -> str:
     """The name of a special file's kind: pipe, socket or device."""
     if stat.S_ISFIFO(mode):

@@ -3,55 +3,71 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from modgpt.data.sources.files import check_regular
 from modgpt.files import replaced
 
-CHUNK = 2**20
-logger = logging.getLogger(__name__)
 
-
-def obtain(target: Path, known_hash: str | None, make: Callable[[Path], None]) -> Path:
+def obtain(
+    target: Path, known_hash: str | None, make: Callable[[Path], None], called: str | None = None
+) -> Path:
     """The path of a file, which is made if it is missing and verified if its hash is known.
+
+    Several processes may obtain the same file at the same time: each writes a file of its own and moves
+    it into place.
 
     Args:
         target: the file.
         known_hash: of its content, such as `sha256:86c4…`; None where none is published.
         make: writes the content to a path beside the target.
+        called: how messages call the content; None for the name of the file.
 
     Raises:
         ValueError: the file there has another content (it is not changed); the content cannot be
             obtained, has another hash, or cannot be written (no partial file remains).
     """
+    called = called or target.name
     if os.path.lexists(target):
         check_regular(target)
-        check_hash(target, known_hash, f"{target} is not the pinned file", "move or delete it")
+        if problem := hash_problem(target, known_hash):
+            raise ValueError(
+                f"{target} is not {called}: {problem}; move or delete it, and it will be obtained again"
+            )
         return target
-    existing = next(p for p in target.absolute().parents if p.exists())
+    parents = target.absolute().parents
+    new = [parent for parent in parents if not parent.exists()]
+    existing = next(parent for parent in parents if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):  # before anything is downloaded
         raise ValueError(
             f"cannot write {target}: {existing} is not a folder to write to; data.data_dir=FOLDER takes "
             "another one"
         )
-    logger.info("obtaining %s", target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with replaced(target) as beside:
             try:
                 make(beside)
+            except ValueError as error:
+                raise ValueError(f"cannot obtain {called}: {error}") from error
             except Exception as error:  # of pip, pooch, datasets or the network
                 reason = " ".join(f"{type(error).__name__}: {error}".split())
-                raise ValueError(f"cannot obtain {target.name}: {reason[:300]}") from error
-            check_hash(beside, known_hash, f"{target.name} was obtained with another content", "")
+                raise ValueError(f"cannot obtain {called}: {reason[:300]}") from error
+            if problem := hash_problem(beside, known_hash):
+                raise ValueError(f"{called} was obtained with another content: {problem}")
     except OSError as error:
         raise ValueError(
             f"cannot write {target}: {error.strerror}; data.data_dir=FOLDER takes another folder"
         ) from error
+    finally:
+        if not target.exists():
+            for parent in new:  # the innermost first; one that is not empty stays
+                with suppress(OSError):
+                    parent.rmdir()
     return target
 
 
@@ -64,22 +80,23 @@ def file_name(*words: object) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", ".".join(map(str, words))).lstrip(".-") or "unnamed"
 
 
-def check_hash(file: Path, known_hash: str | None, problem: str, advice: str) -> None:
-    """Compare the content of a file with its hash.
+def hash_problem(file: Path, known_hash: str | None) -> str | None:
+    """What is wrong with the hash of a file; None where it is right, or no hash is known.
 
     Raises:
-        ValueError: it has another.
+        ValueError: the hash is of an unknown kind, or the file cannot be read.
     """
     if known_hash is None:
-        return
+        return None
     algorithm, _, wanted = known_hash.partition(":")
-    digest = hashlib.new(algorithm)
-    with file.open("rb") as stream:
-        while chunk := stream.read(CHUNK):
-            digest.update(chunk)
-    if digest.hexdigest() != wanted:
-        further = f"; {advice}, and it will be obtained again" if advice else ""
-        raise ValueError(f"{problem}: {algorithm} {digest.hexdigest()}, not {wanted}{further}")
+    if algorithm not in ("sha256", "sha1"):
+        raise ValueError(f"{known_hash!r} is not a hash such as sha256:86c4…")
+    try:
+        with file.open("rb") as stream:
+            found = hashlib.file_digest(stream, algorithm).hexdigest()
+    except OSError as error:
+        raise ValueError(f"cannot read {file}: {error.strerror}") from error
+    return None if found == wanted else f"its {algorithm} is {found}, not {wanted}"
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:

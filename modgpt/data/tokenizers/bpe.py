@@ -19,7 +19,7 @@ def bpe_tokenizer(text: Part, *held_out: Part, vocab_size: int, cache_dir: str) 
 
     The tokens are the 256 bytes and one for each of `vocab_size` − 256 merges. Training joins the most
     frequent pair of neighbouring tokens, again and again. Encoding joins in the same order. No merge
-    crosses the boundary of a word.
+    crosses the boundary of a word. Where the text has several documents, the last token ends a text.
 
     Args:
         text: the part for training.

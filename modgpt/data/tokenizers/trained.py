@@ -46,6 +46,7 @@ def check_size(vocab_size: int, smallest: int, text: Part) -> None:
     Raises:
         UserError: the size is below the smallest one, or above 256 and one token for each byte of text.
     """
+    smallest += text.several  # the end of a text
     if vocab_size < smallest:
         raise UserError(f"tokenizer.vocab_size must be at least {smallest}, got {vocab_size}")
     if vocab_size > len(BYTES) + 4 * text.characters:

@@ -21,7 +21,8 @@ def unigram_tokenizer(text: Part, *held_out: Part, vocab_size: int, cache_dir: s
     """Unigram language model (Kudo 2018) over bytes: a text becomes its most probable pieces.
 
     Training begins with many frequent pieces, and drops those whose loss costs the least probability.
-    All 256 bytes stay. No piece crosses the boundary of a word.
+    All 256 bytes stay. No piece crosses the boundary of a word. Where the text has several documents,
+    the last token ends a text.
 
     Args:
         text: the part for training.
