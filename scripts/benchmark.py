@@ -38,6 +38,8 @@ INSTRUCTION_SETS = {
     "avx512": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE", "ATEN_CPU_CAPABILITY": "avx512"},
     "avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
 }
+# The measures whose contestants have processes of their own.
+IN_PROCESSES = ("training", "sampling", "operators", "length", "experts")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,6 +61,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
     arguments = parser.parse_args(argv)
     try:
+        check(arguments.measure, arguments.isa)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    try:
         rows = measured(arguments)
     except ModuleNotFoundError as error:
         print(f"error: {error.name} is missing: pip install -e '.[bench,report]'", file=sys.stderr)
@@ -67,6 +74,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
     return 0
+
+
+def check(measure: str, instruction_sets: Sequence[str]) -> None:
+    """Refuse instruction sets that would have no effect.
+
+    Raises:
+        ValueError: the processor lacks one, or the measure runs in this process, where PyTorch has read
+            its limits already.
+    """
+    from modgpt.kernels.processor import ORDER, processor
+
+    if instruction_sets and measure not in IN_PROCESSES:
+        raise ValueError(f"--isa is for {', '.join(IN_PROCESSES)}, not for {measure}")
+    for name in instruction_sets:
+        if ORDER.index(name) > ORDER.index(processor()):
+            raise ValueError(f"--isa {name}: this processor has {processor()} at best")
 
 
 def measured(arguments: argparse.Namespace) -> Rows:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from modgpt.console import redraws
 from modgpt.data.sources.pieces import Piece
 
 LARGE = 2**25  # bytes; smaller texts take seconds
@@ -23,7 +24,7 @@ def watched(pieces: Iterable[Piece], title: str, size: int) -> Iterator[Piece]:
     """
     console = Console(file=sys.stderr)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    shown = size >= LARGE and console.is_terminal
+    shown = size >= LARGE and redraws(console)
     with Progress(*columns, console=console, disable=not shown, transient=True) as bar:
         task = bar.add_task(title, total=size)
         for piece in pieces:

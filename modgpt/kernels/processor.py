@@ -22,27 +22,36 @@ LIMITS = {
 ORDER = (OTHER, AVX2, AVX512, AVX512_BF16, AMX)
 
 
+CAPABILITIES = {AVX2: "avx2", AVX512: "avx512_f", AVX512_BF16: "avx512_bf16", AMX: "amx_tile"}
+
+
 def instruction_set() -> str:
     """`amx`, `avx512_bf16`, `avx512`, `avx2`, or `other`, which includes processors other than x86.
 
-    The first two multiply matrices of bf16. The environment variable ONEDNN_MAX_CPU_ISA limits PyTorch's
-    products to less than the processor has; the answer follows it.
+    The environment variable ONEDNN_MAX_CPU_ISA limits PyTorch's products to less than the processor has;
+    the answer follows it.
     """
     limit = LIMITS.get(os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper(), AMX)
     return min(processor(), limit, key=ORDER.index)
 
 
-def multiplies_bf16() -> bool:
-    """Whether products of bf16 matrices are faster than those of fp32."""
-    return instruction_set() in (AMX, AVX512_BF16)
+def bf16_is_faster() -> bool:
+    """Whether products of bf16 matrices are faster than those of fp32: by a rule, not by a measurement.
+
+    They are with AMX. With the bf16 instructions of AVX-512 it depends on the maker. An AMD EPYC has 380
+    to 410 GFLOP/s in bf16 and 130 to 175 in fp32. An Intel Xeon multiplies as fast in fp32, and training
+    steps in bf16 take 1.3 to 1.4 times as long as in fp32 (docs/results/performance.md).
+    """
+    found = instruction_set()
+    return found == AMX or (found == AVX512_BF16 and not made_by_intel())
+
+
+def made_by_intel() -> bool:
+    """Whether Intel has made this processor."""
+    return str(torch.cpu.get_capabilities().get("cpu_name", "")).startswith("Intel")
 
 
 def processor() -> str:
     """The best instruction set of this processor."""
-    if torch.cpu._is_amx_tile_supported():
-        return AMX
-    if torch.cpu._is_avx512_bf16_supported():
-        return AVX512_BF16
-    if torch.cpu._is_avx512_supported():
-        return AVX512
-    return AVX2 if torch.cpu._is_avx2_supported() else OTHER
+    has = torch.cpu.get_capabilities()
+    return max((OTHER, *(n for n, key in CAPABILITIES.items() if has.get(key))), key=ORDER.index)

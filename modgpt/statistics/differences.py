@@ -117,7 +117,9 @@ def from_seeds(
         mean = float(value[part].mean())
         said, needs = verdict(low, high, delta), None
         if said == OPEN and np.isfinite(low):
-            sigma = noise.sigma * float((wider / half)[part].max())  # where the own spread is wider
+            # An option's own spread can be wider than the noise of all, which can be 0.
+            ratio = np.divide(wider, half, out=np.ones_like(half), where=half > 0)[part].max()
+            sigma = noise.sigma * float(ratio)
             needs = seeds_needed(mean, delta, sigma, q)
         found[pairs.factor.name, pairs.option] = Difference(
             *(pairs.factor.name, pairs.option, pairs.factor.baseline, mean, low, high),

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from modgpt.console import Output
+from modgpt.console import Output, redraws
 from modgpt.sweep.plan import Planned
 from modgpt.sweep.progress import Progress, latest
 from modgpt.training.summary import shown
@@ -62,7 +62,7 @@ class Display:
 
     def __init__(self, console: Console, total: int) -> None:
         self.console, self.total = console, total
-        self.live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
+        self.live = Live(console=console, refresh_per_second=4) if redraws(console) else None
         self.told: set[Path] = set()
 
     def __enter__(self) -> Display:

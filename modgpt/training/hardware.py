@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig
 
 from modgpt.errors import UserError
-from modgpt.kernels.processor import multiplies_bf16
+from modgpt.kernels.processor import bf16_is_faster
 
 MOST_THREADS = 1024
 
@@ -62,16 +62,17 @@ def has_cuda(accelerator: str) -> bool:
 
 
 def best_precision(accelerator: str) -> str:
-    """bf16-mixed where the hardware multiplies bf16 matrices, fp32 elsewhere.
+    """bf16-mixed where the hardware multiplies bf16 matrices faster, fp32 elsewhere.
 
-    That is a CUDA device with bf16, or a processor with AMX or with AVX-512 and its bf16 instructions.
+    That is a CUDA device with bf16, a processor with AMX, or one with the bf16 instructions of AVX-512
+    that Intel has not made (`bf16_is_faster`).
     `trainer.precision` overrides it.
     """
     if has_cuda(accelerator):
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
     if accelerator in ("auto", "mps") and torch.backends.mps.is_available():
         return "32-true"
-    return "bf16-mixed" if multiplies_bf16() else "32-true"
+    return "bf16-mixed" if bf16_is_faster() else "32-true"
 
 
 def best_compile(accelerator: str) -> bool:

@@ -64,3 +64,15 @@ def test_runs_without_window_losses_have_no_such_column(tmp_path: Path) -> None:
     found = read_comparison([tmp_path])
     assert found.texts == {}
     assert all(ON_TEXTS not in row for row in effect_rows(found.statistics, found.texts))
+
+
+def test_a_difference_whose_sign_turns_has_no_interval(tmp_path: Path) -> None:
+    for seed in (1, 2, 3):
+        for pos, shift in (("rope", 0.3), ("learned", -0.3)):
+            for norm, more in (("rmsnorm", 0.0), ("layernorm", 0.01), ("scalenorm", 0.02)):
+                write(tmp_path, seed, 0.01 * (seed == 1), 0.0, pos=pos, norm=norm)
+                write(tmp_path, seed, shift + more, 0.0, pos=pos, norm=norm, ffn="standard")
+    found = read_comparison([tmp_path])
+    verdicts = {(d.factor, d.option): d.verdict for d in found.statistics.differences}
+    assert verdicts["ffn", "standard"] == "depends on pos"
+    assert ("ffn", "standard") not in found.texts

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from modgpt.console import redraws
 from modgpt.data.corpus import VALIDATION
-from modgpt.data.windows import as_tensor
 from modgpt.errors import UserError
 from modgpt.inference.device import pick_device
 from modgpt.inference.evaluation.names import names_of, names_without_seed
@@ -121,11 +121,9 @@ def evaluate_runs(
     names = names_of(runs)
     alike = names_without_seed(runs, names)
     encoded = shared_part(runs, part)
-    tokens = as_tensor(encoded.ids)
-    if lengths[-1] >= len(tokens):
-        raise UserError(
-            f"length {lengths[-1]} is longer than the {part} part of {len(tokens) - 1} targets"
-        )
+    ids = encoded.ids
+    if lengths[-1] >= len(ids):
+        raise UserError(f"length {lengths[-1]} is longer than the {part} part of {len(ids) - 1} targets")
     per_byte = encoded.counts.tokens / encoded.counts.bytes
     done = []
     with progress(console or Console()) as bar:
@@ -136,9 +134,9 @@ def evaluate_runs(
                 step = stride or (max(1, length // 2) if sliding else length)
                 measured = None
                 if run.model.pos.max_length is None or length <= run.model.pos.max_length:
-                    batches = cut(tokens.to(fabric.device), length, step)
+                    batches = cut(ids, length, step)
                     watched = bar.track(batches, description=f"{name}, length {length}")
-                    measured = loss_by_position(model, watched, length)
+                    measured = loss_by_position(model, watched, length, fabric.device)
                 sums, counts = measured or (None, None)
                 trained = run.model.block_size
                 done.append(Evaluation(name, shared, trained, length, step, sums, counts, per_byte))
@@ -159,4 +157,4 @@ def progress(console: Console) -> Progress:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+    return Progress(*columns, console=console, disable=not redraws(console), transient=True)

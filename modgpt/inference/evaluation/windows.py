@@ -6,15 +6,18 @@ from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
+from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
 from modgpt.data.batch import inputs_and_targets
+from modgpt.data.token_ids import Ids
+from modgpt.data.windows import as_tensor
 
 # Most tokens of a batch, and most scores per head: the memory of a batch is bounded at every length.
 MOST_TOKENS, MOST_SCORES = 2**14, 2**24
 
 
-def cut(tokens: Tensor, length: int, stride: int) -> list[tuple[Tensor, int]]:
+def cut(ids: Ids, length: int, stride: int) -> list[tuple[Ids, int]]:
     """Batches of windows in which each of the N−1 targets is new exactly once.
 
     A window starts every `stride` tokens. All targets of the first window are new. In each other window
@@ -22,27 +25,31 @@ def cut(tokens: Tensor, length: int, stride: int) -> list[tuple[Tensor, int]]:
     text is a shorter window.
 
     Args:
-        tokens: (N,) ids, N > length.
+        ids: (N,), N > length; in memory or mapped from a file.
         length: L.
         stride: tokens from one window to the next, 1 … L.
 
     Returns:
-        Pairs of windows (b,L+1), which share the tokens' memory, and the number of targets at their
+        Pairs of windows (b,L+1), which share the memory of `ids`, and the number of targets at their
         beginning that are not new.
     """
-    windows = tokens.unfold(0, length + 1, stride)
+    windows = sliding_window_view(ids, length + 1)[::stride]
     known = length - stride
     end = (len(windows) - 1) * stride + length  # the last target in a full window
     size = max(1, min(MOST_TOKENS // length, MOST_SCORES // length**2))
-    batches = [(windows[:1], 0), *((batch, known) for batch in windows[1:].split(size) if len(batch))]
-    if end < len(tokens) - 1:
-        batches.append((tokens[len(windows) * stride :][None], known))
+    batches = [(windows[:1], 0)]
+    batches += [(windows[i : i + size], known) for i in range(1, len(windows), size)]
+    if end < len(ids) - 1:
+        batches.append((ids[None, len(windows) * stride :], known))
     return batches
 
 
 @torch.inference_mode()
 def loss_by_position(
-    model: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, int]], length: int
+    model: Callable[[Tensor], Tensor],
+    batches: Iterable[tuple[Ids, int]],
+    length: int,
+    device: torch.device | str = "cpu",
 ) -> tuple[Tensor, Tensor]:
     """Sum of the losses of all new targets at each position, and their number: (L,) each.
 
@@ -50,10 +57,11 @@ def loss_by_position(
         model: tokens (b,T) -> logits (b,T,V).
         batches: as `cut` returns them.
         length: L.
+        device: of the model.
     """
     sums, counts = torch.zeros(length, dtype=torch.float64), torch.zeros(length, dtype=torch.int64)
     for windows, known in batches:
-        inputs, targets = inputs_and_targets(windows)
+        inputs, targets = inputs_and_targets(as_tensor(windows).to(device))
         logits = model(inputs).float()
         losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
         new = losses.view(targets.shape)[:, known:].cpu().double()  # not every device has fp64

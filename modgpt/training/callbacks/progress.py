@@ -15,7 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from modgpt.console import Output
+from modgpt.console import Output, redraws
 from modgpt.training.lit_module import LitGPT
 
 # The time left is estimated from the steps of the last so many seconds. Rich's own 30 s hold less than
@@ -47,7 +47,7 @@ class ProgressBar(Callback):
             TextColumn("left"),
             TimeRemainingColumn(),
             console=self.console,
-            disable=not self.console.is_terminal,
+            disable=not redraws(self.console),
             transient=True,
             speed_estimate_period=SPEED_SECONDS,
         )
