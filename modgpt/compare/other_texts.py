@@ -24,7 +24,8 @@ def over_texts(results: Results, statistics: Statistics) -> OverTexts:
 
     Only contexts in which both were run count, as in the difference over seeds. An option is left out
     where there is no such difference, where a run has not kept the losses of its final validation, or
-    where the texts differ. Nothing is returned for a task, which has no text, and where tokenizers differ.
+    where the texts differ. Nothing is returned for a task, which has no text, and where tokenizers
+    differ.
     """
     if statistics.solved or results.unit != PER_TOKEN:
         return {}
