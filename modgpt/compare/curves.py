@@ -21,7 +21,7 @@ class Curves:
     """(step, value) pairs of a run, in the order of the steps.
 
     Attributes:
-        val: full-validation loss.
+        val: validation loss, on the windows that every validation of the run reads.
         train: loss of single training batches.
         load: share of the tokens of each expert, in the order of the experts.
         tokens_per_second: of single logging intervals.
@@ -71,7 +71,7 @@ def curves_of(header: list[str], rows: Iterable[list[str]]) -> Curves:
     points = {name: sorted(values.items()) for name, values in columns.items()}
     experts = sorted((n.removeprefix(LOAD) for n in points if n.startswith(LOAD)), key=natural)
     return Curves(
-        val=points.get("val/loss", []),
+        val=points.get("val/sampled_loss") or points.get("val/loss", []),
         train=points.get("train/loss", []),
         load={expert: points[LOAD + expert] for expert in experts},
         tokens_per_second=points.get("tokens_per_second", []),

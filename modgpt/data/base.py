@@ -21,6 +21,7 @@ class DataModule(L.LightningDataModule, ABC):
         tokenizer: builds a tokenizer from the training text and, if there is one, the text held out.
         batch_size: sequences per micro-batch, over all ranks.
         eval_batch_size: sequences per validation batch.
+        val_share: of the validation batches, for validations before the last one.
         block_size: T.
         seed: of the training batches.
 
@@ -34,7 +35,7 @@ class DataModule(L.LightningDataModule, ABC):
             of perplexity.
 
     Raises:
-        ValueError: a size is below 1, or the seed negative.
+        ValueError: a size is below 1, the seed negative, or the share not in (0, 1].
     """
 
     tokenizer: Tokenizer
@@ -52,6 +53,7 @@ class DataModule(L.LightningDataModule, ABC):
         eval_batch_size: int,
         block_size: int,
         seed: int,
+        val_share: float = 1.0,
     ) -> None:
         super().__init__()
         for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
@@ -59,9 +61,11 @@ class DataModule(L.LightningDataModule, ABC):
                 raise ValueError(f"data.{name} must be at least 1, got {value}")
         if seed < 0:
             raise ValueError(f"data.seed must not be negative, got {seed}")
+        if not 0 < val_share <= 1:
+            raise ValueError(f"data.val_share must be a share above 0, at most 1, got {val_share}")
         self.make_tokenizer = tokenizer
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.block_size, self.seed = block_size, seed
+        self.block_size, self.seed, self.val_share = block_size, seed, val_share
         # Where this start of the training began, and the batch size of the first start.
         self.begun = {"step": 0, "sequences": 0, "portion": batch_size}
 
@@ -80,7 +84,18 @@ class DataModule(L.LightningDataModule, ABC):
 
     @abstractmethod
     def validation_batches(self) -> Dataset[Tensor] | Sequence[Tensor]:
-        """This process's share of the validation batches; the same at every call."""
+        """This process's share of the validation batches; the same at every call.
+
+        The first few are a sample of all.
+        """
+
+    def sampled_batches(self, batches: int) -> int:
+        """How many of the validation batches, the first ones, a validation before the last one uses."""
+        return max(1, round(self.val_share * batches))
+
+    def in_order(self, windows: Tensor) -> Tensor:
+        """Results of validation windows, (…,windows), from the order of batches to that of the data."""
+        return windows
 
     def train_dataloader(self) -> DataLoader[Tensor]:
         return loader(self.training_batches(), self.on_gpu())
@@ -111,6 +126,8 @@ class DataModule(L.LightningDataModule, ABC):
         return {"step": step, "sequences": self.sequences_seen(), "portion": self.begun["portion"]}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        if any(type(value) is not int or value < 0 for value in state_dict.values()):
+            raise ValueError(f"the position in the data is damaged: {state_dict}")
         self.begun = dict(state_dict)
 
     def series(self) -> dict[str, int]:

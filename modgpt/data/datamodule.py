@@ -81,6 +81,10 @@ class CorpusDataModule(DataModule):
             **self.share(),
         )
 
+    def in_order(self, windows: Tensor) -> Tensor:
+        order = self.validation_batches().order()[: windows.shape[-1]]
+        return windows[..., order.argsort()]
+
 
 class ShakespeareDataModule(CorpusDataModule):
     """Tiny Shakespeare: 1,115,394 characters, 65 distinct, byte for byte the usual file.

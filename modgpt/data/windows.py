@@ -42,8 +42,9 @@ class TrainingWindows(EndlessBatches):
 class EvaluationWindows(Dataset[Tensor]):
     """Windows that together contain all N−1 targets of a split, each once.
 
-    Consecutive windows share one token: the last target of one is the first input of the next. The rest
-    at the end is a batch of one shorter window.
+    Consecutive windows share one token: the last target of one is the first input of the next. Of n
+    batches, batch j has the windows j, j+n, j+2n, …: each is an even sample of the text, so that the
+    first few can stand for all of them. The rest at the end is a last batch of one shorter window.
 
     Args:
         tokens: (N,) ids, in memory or mapped from a file.
@@ -67,21 +68,26 @@ class EvaluationWindows(Dataset[Tensor]):
         self.tokens, self.block_size, self.batch_size = tokens, block_size, batch_size
         self.rank, self.world_size = rank, world_size
         self.full, self.rest = divmod(max(0, len(tokens) - 1), block_size)  # windows, targets after them
+        self.batches = -(-self.full // batch_size)  # of full windows
 
     def __len__(self) -> int:
-        return -(-self.full // self.batch_size) + (self.rest > 0)
+        return self.batches + (self.rest > 0)
 
     def __getitem__(self, index: int) -> Tensor:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        first = index * self.batch_size
-        if first >= self.full:  # the short window at the end
+        if index == self.batches:  # the short window at the end
             batch = self.tokens[None, self.full * self.block_size :]
         else:
-            start, count = first * self.block_size, min(self.batch_size, self.full - first)
-            stretch = self.tokens[start : start + count * self.block_size + 1]
-            batch = sliding_window_view(stretch, self.block_size + 1)[:: self.block_size]
+            stretch = self.tokens[: self.full * self.block_size + 1]
+            windows = sliding_window_view(stretch, self.block_size + 1)[:: self.block_size]
+            batch = windows[index :: self.batches]
         return as_tensor(batch[self.rank :: self.world_size])
+
+    def order(self) -> Tensor:
+        """The place in the text of each window, in the order of the batches: (windows,)."""
+        full = [torch.arange(j, self.full, self.batches) for j in range(self.batches)]
+        return torch.cat([*full, torch.arange(self.full, self.full + (self.rest > 0))])
 
 
 def as_tensor(ids: Ids) -> Tensor:

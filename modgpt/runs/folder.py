@@ -3,7 +3,7 @@
 config.yaml      the resolved configuration, from which the model alone can be rebuilt
 tokenizer.json   the vocabulary
 result.json      the record, from the first moment on
-checkpoints/     best.ckpt (by val/loss) and last.ckpt
+checkpoints/     best.ckpt (by val/sampled_loss) and last.ckpt
 validation.npz   the losses of the latest validation, window by window
 metrics.csv      what was logged, beside TensorBoard's event file
 trackers.json    the ids of the run in its trackers, such as MLflow

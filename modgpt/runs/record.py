@@ -50,7 +50,9 @@ class RunRecord:
     final_val_bits_per_byte: float | None = None  # of texts: the same loss, whatever the tokenizer
     final_val_accuracy: float | None = None  # of tasks with answers
     final_step: Count | None = None  # the step of the final loss
-    best_val_loss: float | None = None  # the lowest of all validations
+    final_val_windows: Count | None = None  # it is measured on: all, once the run has finished
+    best_val_loss: float | None = None  # the lowest of all validations, on the windows that all read
+    best_val_windows: Count | None = None  # how many those are
     best_step: Count | None = None  # the step of the best loss
     # The model.
     parameters: Count | None = None  # all trainable numbers; a shared matrix counts once

@@ -1,4 +1,4 @@
-"""`validation.npz`: the loss of every validation window, which block bootstraps need.
+"""`validation.npz`: the loss of every window of a complete validation, which block bootstraps need.
 
 step      the step of the validation, equal to `final_step` of the record
 nats      float32 (windows,), the sum of the losses of a window's targets

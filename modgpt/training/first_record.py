@@ -14,7 +14,8 @@ from modgpt.training.resume import Resumed
 # What a resumed run goes on with.
 KEPT = (
     *("final_val_loss", "final_val_bits_per_byte", "final_val_accuracy", "final_step"),
-    *("best_val_loss", "best_step", "tokens_seen", "wall_seconds", "started_at"),
+    *("final_val_windows", "best_val_loss", "best_val_windows", "best_step"),
+    *("tokens_seen", "wall_seconds", "started_at"),
 )
 MATCHED = ("match", "matched_hidden", "match_reference")
 

@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics import MeanMetric
@@ -25,6 +26,10 @@ class LitGPT(L.LightningModule):
     `train/loss` and `val/loss` are the mean cross-entropy per counted target in nats. Auxiliary losses
     are added for the gradient only, and logged under names of their own. Metrics are logged under the
     number of optimizer steps done.
+
+    The last validation is complete. Those before it use a sample (`data.val_share`): `val/windows` says
+    how many windows `val/loss` is measured on, and `val/sampled_loss` is measured on the same ones at
+    every validation, the last among them, so that these losses can be compared.
 
     Args:
         model: the GPT.
@@ -43,10 +48,12 @@ class LitGPT(L.LightningModule):
         self.val_loss = MeanMetric()
         self.val_accuracy = MeanMetric()  # instead of the perplexity where the data have answers
         self.latest: dict[str, Tensor | float] = {}  # detached metrics of the latest step
-        # Nats and counted targets of each validation window: this process's (2,b) of every batch, and
+        self.complete = True  # whether the latest validation is, and not a sample
+        # Nats and counted targets of each validated window: this process's (2,b) of every batch, and
         # after the validation all of them, (2,windows), in the order of the text.
         self.batches_of_windows: list[Tensor] = []
         self.window_losses = torch.empty(2, 0)
+        self.sampled_windows = 0  # windows of the sample
 
     @property
     def data(self) -> DataModule:
@@ -82,8 +89,14 @@ class LitGPT(L.LightningModule):
         self.val_loss.set_dtype(self.exact)
         self.val_accuracy.set_dtype(self.exact)
         self.batches_of_windows = []
+        (batches,) = self.trainer.num_val_batches
+        self.sampled = self.data.sampled_batches(int(batches))
+        alone = self.trainer.state.fn == TrainerFn.VALIDATING  # after a training
+        self.complete = alone or self.global_step >= self.trainer.max_steps or self.sampled == batches
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        if batch_idx >= self.sampled and not self.complete:
+            return
         inputs, targets = inputs_and_targets(batch)
         if not len(inputs):  # too few windows for all processes
             self.batches_of_windows.append(torch.empty(2, 0, dtype=self.exact))
@@ -109,18 +122,23 @@ class LitGPT(L.LightningModule):
             metrics["val/perplexity"] = loss.exp()
         for metric in (self.val_loss, self.val_accuracy):
             metric.reset()
+        batches = self.validated_batches()
+        sample = torch.cat(batches[: self.sampled], dim=1)
+        self.sampled_windows = sample.shape[1]
+        self.window_losses = self.data.in_order(torch.cat(batches, dim=1))
+        metrics["val/sampled_loss"] = sample[0].sum() / sample[1].sum()
+        metrics["val/windows"] = torch.tensor(float(self.window_losses.shape[1]))
         self.log_metrics(metrics)
         # Before any callback sees it: a checkpoint of such a model would count as the best one.
         check_finite("val/loss", float(loss), self.global_step)
-        self.window_losses = self.all_windows()
         # For callbacks that monitor; the loggers have them under the number of steps.
         self.log_dict(metrics, logger=False, sync_dist=False)
 
-    def all_windows(self) -> Tensor:
-        """The windows of all processes, (2,windows); process r has every r-th of each batch."""
+    def validated_batches(self) -> list[Tensor]:
+        """Nats and targets of the windows of each batch, (2,b), of all processes: r has every r-th."""
         n = self.trainer.world_size
         if n == 1:
-            return torch.cat(self.batches_of_windows, dim=1).cpu()
+            return [batch.cpu() for batch in self.batches_of_windows]
         shares: list[list[Tensor]] = [[]] * n
         torch.distributed.all_gather_object(shares, [share.cpu() for share in self.batches_of_windows])
         batches = []
@@ -129,7 +147,7 @@ class LitGPT(L.LightningModule):
             for rank, part in enumerate(parts):
                 batch[:, rank::n] = part
             batches.append(batch)
-        return torch.cat(batches, dim=1)
+        return batches
 
     def log_metrics(self, metrics: dict[str, Any]) -> None:
         """Send metrics to the loggers under the number of steps done."""

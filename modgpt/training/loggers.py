@@ -134,16 +134,18 @@ class RunCSVLogger(CSVLogger):
     def __init__(self, *, save_dir: str, resume_step: int | None = None) -> None:
         # Each row is written at once, so that a killed run keeps its metrics.
         super().__init__(save_dir, name="", version="", flush_logs_every_n_steps=1)
-        self.validated: set[int] = set()
+        self.validated: set[tuple[int, float]] = set()  # steps, and windows of the validation
         path = Path(save_dir) / ExperimentWriter.NAME_METRICS_FILE
         if resume_step is not None and path.exists():
             kept = drop_rows_after(path, resume_step)
-            self.validated = {int(row["step"]) for row in kept if row.get("val/loss")}
+            self.validated = {
+                (int(row["step"]), float(windows)) for row in kept if (windows := row.get("val/windows"))
+            }
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:  # type: ignore[override]
         """Write a row; not a second one for a validation that a killed start had logged already."""
-        if "val/loss" not in metrics or step not in self.validated:
+        if (step, metrics.get("val/windows")) not in self.validated:
             super().log_metrics(metrics, step)
 
     @property

@@ -239,8 +239,9 @@ def fit(trainer: L.Trainer, module: LitGPT, essential: Essential, resumed: Resum
         warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
         with out_of_memory_told(data.batch_size):
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        if essential.validations.losses.get("final_step") != trainer.global_step:
-            # Killed between the last step and its validation: the resumed run has nothing to train.
+        validated = essential.validations.complete
+        if essential.validations.losses.get("final_step") != trainer.global_step or not validated:
+            # Ended before its last step, or killed between that and its validation.
             trainer.validate(module, datamodule=data, verbose=False)
             best = essential.last.checkpoint.with_name("best.ckpt")
             if (

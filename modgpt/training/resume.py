@@ -148,12 +148,13 @@ def check_resumable(cfg: DictConfig, resumed: Resumed, digest: str) -> None:
         before, after = OmegaConf.select(saved, key), OmegaConf.select(cfg, key)
         if before != after:
             raise UserError(f"a resumed run keeps {key}: it was {before}, not {after}; start a new run")
-    limits = (OmegaConf.select(c, "trainer.limit_val_batches") for c in (saved, cfg))
-    if (before := next(limits)) != (after := next(limits)):
-        raise UserError(
-            "a resumed run keeps its validation batches, or its best loss would compare different ones: "
-            f"trainer.limit_val_batches was {before}, not {after}"
-        )
+    for key in ("trainer.limit_val_batches", "data.val_share"):
+        before, after = OmegaConf.select(saved, key), OmegaConf.select(cfg, key)
+        if before != after:
+            raise UserError(
+                "a resumed run keeps its validation batches, or its best loss would compare different "
+                f"ones: {key} was {before}, not {after}"
+            )
     if resumed.record.corpus_sha256 not in (None, digest):
         raise UserError(
             f"a resumed run keeps its corpus: {resumed.folder} was trained on SHA-256 "

@@ -34,7 +34,10 @@ def print_summary(folder: Path, record: RunRecord, sample: str, chance: float | 
         per_byte = record.final_val_bits_per_byte
         table.add_row("in bits", f"{bits:.4f} bits per character, {per_byte:.4f} bits per byte")
     if record.best_step != record.final_step:
-        table.add_row("best", f"{record.best_val_loss:.4f} nats at step {record.best_step}")
+        best = f"{record.best_val_loss:.4f} nats at step {record.best_step}"
+        if record.best_val_windows != record.final_val_windows:
+            best += f", on a sample of {record.best_val_windows:,} windows"
+        table.add_row("best", best)
     if accuracy is not None:
         table.add_row("accuracy", f"{accuracy:.2%}" + (f" (chance {chance:.2%})" if chance else ""))
     else:

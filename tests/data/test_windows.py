@@ -94,9 +94,18 @@ def test_every_start_is_drawn() -> None:
 def test_evaluation_scores_each_target_once(length: int, batch_size: int) -> None:
     windows = EvaluationWindows(np.arange(length), block_size=5, batch_size=batch_size)
     targets = [t for batch in windows for t in batch[:, 1:].flatten().tolist()]
-    assert targets == list(range(1, length))
+    assert sorted(targets) == list(range(1, length))
     assert all((batch.diff(dim=1) == 1).all() for batch in windows)
     assert all(len(batch) <= batch_size for batch in windows)
+    first = [row[0] for batch in windows for row in batch.tolist()]
+    assert [start // 5 for start in first] == windows.order().tolist()
+
+
+def test_each_evaluation_batch_is_an_even_sample() -> None:
+    windows = EvaluationWindows(np.arange(102), block_size=5, batch_size=4)
+    starts = [batch[:, 0].tolist() for batch in windows]
+    assert starts[0] == [0, 25, 50, 75] and starts[4] == [20, 45, 70, 95]
+    assert starts[5] == [100], "the short one comes last"
 
 
 def test_ranks_share_the_evaluation() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -27,8 +28,10 @@ import modgpt.training.loop
 from modgpt import build_model, load_run
 from modgpt.commands.train import main
 from modgpt.config.search import options
+from modgpt.data.corpus import VALIDATION
 from modgpt.runs.checkpoint import model_weights, read_checkpoint, write_checkpoint
 from modgpt.runs.saved import job_of
+from modgpt.runs.window_losses import read_window_losses
 from modgpt.training.callbacks.resuming import Interrupted, StopOnSignal
 from modgpt.training.lit_module import LitGPT
 from modgpt.training.loop import Outcome, train
@@ -94,6 +97,60 @@ def test_validation_is_exact(overrides: Overrides, corpus: Path) -> None:
     assert losses(outcome.folder, "val/loss")[-1] == pytest.approx(wanted, abs=1e-6)
     assert losses(outcome.folder, "val/bpc")[-1] == pytest.approx(wanted / math.log(2), abs=1e-6)
     assert losses(outcome.folder, "val/perplexity")[-1] == pytest.approx(math.exp(wanted), rel=1e-5)
+
+
+def test_validations_before_the_last_are_samples_and_marked(overrides: Overrides) -> None:
+    """Of 38 windows in 8 batches, the first batch stands for all; every loss is that of its windows."""
+    more = ["data.eval_batch_size=5", "trainer.max_steps=10", "trainer.val_check_interval=5"]
+    outcome = run(overrides(*more))
+    folder, record, data = outcome.folder, outcome.record, outcome.data
+    batches = list(data.validation_batches())
+    n, all_of_them = len(batches[0]), sum(map(len, batches))
+    assert losses(folder, "val/windows") == [n, all_of_them] and 1 < n < all_of_them / 4
+    assert (record.best_val_windows, record.final_val_windows) == (n, all_of_them)
+
+    def loss_on(some: list[torch.Tensor]) -> float:
+        model = outcome.module.model.eval()
+        with torch.no_grad():
+            nats = [-model(b[:, :-1]).double().log_softmax(-1).gather(2, b[:, 1:, None]) for b in some]
+        return float(torch.cat([part.flatten() for part in nats]).mean())
+
+    on_the_way, last = losses(folder, "val/loss")
+    first_sample, last_sample = losses(folder, "val/sampled_loss")
+    assert on_the_way == first_sample, "a sample is all that it read"
+    assert last == pytest.approx(loss_on(batches), abs=1e-6)
+    assert last_sample == pytest.approx(loss_on(batches[:1]), abs=1e-6)
+    assert record.best_val_loss == min(first_sample, last_sample) and record.final_val_loss == last
+    windows = read_window_losses(folder)
+    assert windows is not None and windows.step == 10
+    in_the_text = torch.as_tensor(np.asarray(data.parts[VALIDATION].ids[:17], dtype=np.int64))[None]
+    assert windows.nats[0] / 16 == pytest.approx(loss_on([in_the_text]), abs=1e-5)
+
+
+def test_a_training_that_ends_early_is_validated_completely(overrides: Overrides) -> None:
+    stops = ("patience=1", "min_delta=1")
+    more = ["callbacks=early_stopping", *(f"callbacks.early_stopping.{stop}" for stop in stops)]
+    outcome = run(overrides(*more, "trainer.val_check_interval=5", "optimizer.lr=1e-12"))
+    record = outcome.record
+    assert (record.status, record.final_step) == ("finished", 10)
+    assert record.final_val_windows == sum(map(len, outcome.data.validation_batches()))
+    assert read_window_losses(outcome.folder).mean == pytest.approx(record.final_val_loss)
+
+
+def test_a_resumed_run_keeps_its_sample(
+    overrides: Overrides, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run(overrides("trainer.max_steps=5")).folder
+    assert main([f"resume={folder}", "trainer.max_steps=8", "data.val_share=0.5"]) == 2
+    assert "data.val_share was 0.125, not 0.5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("share", ["0", "-1", "1.5"])
+def test_a_share_of_the_validation_lies_in_its_range(
+    share: str, overrides: Overrides, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(overrides(f"data.val_share={share}")) == 2
+    assert f"data.val_share must be a share above 0, at most 1, got {share}" in capsys.readouterr().err
 
 
 class StopAt(Callback):
@@ -398,7 +455,8 @@ def test_tensorboard_finds_everything(overrides: Overrides) -> None:
     events = EventAccumulator(str(outcome.folder)).Reload()
     names = {
         "loss/train", "loss/val", "train/grad_norm", "lr", "tokens_per_second", "val/bpc", "val/bpb",
-        "val/perplexity", "train/aux/loss", "train/aux/balance_loss", "train/aux/router_z_loss",
+        "val/perplexity", "val/windows", "val/sampled_loss",
+        "train/aux/loss", "train/aux/balance_loss", "train/aux/router_z_loss",
         *(f"train/expert_load/{i}" for i in range(8)), "hp/final_val_loss", "hp/best_val_loss",
     }  # fmt: skip
     assert names == set(events.Tags()["scalars"])

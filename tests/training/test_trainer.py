@@ -245,8 +245,8 @@ def test_early_stopping_is_a_whole_result(overrides: Overrides) -> None:
     outcome = run(overrides(*NEVER_LOWER))
     assert (outcome.record.status, outcome.record.final_step) == ("finished", 15)
     assert outcome.record.reason == (
-        "stopped early at step 15: Monitored metric val/loss did not improve in the last 2 records. "
-        f"Best score: {losses(outcome.folder, 'val/loss')[0]:.3f}."
+        "stopped early at step 15: Monitored metric val/sampled_loss did not improve in the last 2 "
+        f"records. Best score: {losses(outcome.folder, 'val/sampled_loss')[0]:.3f}."
     )
     assert outcome.record.tokens_seen == 15 * 8 * 16
     plain = run(overrides("callbacks=early_stopping", "logger=csv")).record

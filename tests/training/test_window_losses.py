@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from modgpt.data.batch import inputs_and_targets
+from modgpt.data.datamodule import CorpusDataModule
 from modgpt.errors import UserError
 from modgpt.runs.saved import job_of
 from modgpt.runs.window_losses import FILE_NAME, WindowLosses, read_window_losses
@@ -30,9 +31,14 @@ def kept(folder: Path) -> WindowLosses:
 
 @torch.no_grad()
 def by_hand(outcome: Outcome) -> list[tuple[float, int]]:
-    """Nats and targets of every validation window, one window at a time."""
-    model, found = outcome.module.model.eval(), []
-    for batch in outcome.data.val_dataloader():
+    """Nats and targets of every validation window in the order of the data, one window at a time."""
+    model, found, data = outcome.module.model.eval(), [], outcome.data
+    if isinstance(data, CorpusDataModule):
+        ids, n = data.tokens("validation"), data.block_size
+        batches = [ids[None, i : i + n + 1] for i in range(0, len(ids) - 1, n)]
+    else:
+        batches = list(data.val_dataloader())
+    for batch in batches:
         for inputs, targets in zip(*inputs_and_targets(batch), strict=True):
             loss = F.cross_entropy(model(inputs[None])[0].double(), targets, reduction="sum")
             found.append((float(loss), int((targets != -100).sum())))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
@@ -128,15 +129,17 @@ class KernelRecorder(TorchDispatchMode):
 class Validations(Callback):
     """Keeps the final and the best validation loss with their steps.
 
-    Also the final accuracy of data with answers, or the final bits per byte of a text. All go into the
-    checkpoint, so that a resumed run knows the earlier ones.
+    The best is that of the sampled windows, which every validation measures. Also the final accuracy of
+    data with answers, or the final bits per byte of a text. All go into the checkpoint, so that a
+    resumed run knows the earlier ones.
 
     Args:
         interval: steps between validations.
 
     Attributes:
         report: called after each validation with all of them, set once the run has a record.
-        keep: called before that with the losses of the windows, set likewise.
+        keep: called with the losses of the windows after a complete validation, set likewise.
+        complete: whether the latest validation was.
     """
 
     report: Callable[..., None]
@@ -145,17 +148,23 @@ class Validations(Callback):
     def __init__(self, interval: int) -> None:
         self.interval = interval
         self.losses: dict[str, Any] = {}
+        self.complete = False
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: LitGPT) -> None:
         loss, step = float(trainer.callback_metrics["val/loss"]), trainer.global_step
-        self.losses |= {"final_val_loss": loss, "final_step": step}
+        windows = int(trainer.callback_metrics["val/windows"])
+        self.complete = pl_module.complete
+        self.losses |= {"final_val_loss": loss, "final_step": step, "final_val_windows": windows}
         for metric, name in (("accuracy", "final_val_accuracy"), ("bpb", "final_val_bits_per_byte")):
             if f"val/{metric}" in trainer.callback_metrics:
                 self.losses[name] = float(trainer.callback_metrics[f"val/{metric}"])
-        if loss <= self.losses.get("best_val_loss", loss):
-            self.losses |= {"best_val_loss": loss, "best_step": step}
-        nats, targets = pl_module.window_losses.numpy()
-        self.keep(WindowLosses(step, nats, targets))
+        sampled = float(trainer.callback_metrics["val/sampled_loss"])
+        if sampled <= self.losses.get("best_val_loss", sampled):
+            windows = pl_module.sampled_windows
+            self.losses |= {"best_val_loss": sampled, "best_val_windows": windows, "best_step": step}
+        if self.complete:
+            nats, targets = pl_module.window_losses.numpy()
+            self.keep(WindowLosses(step, nats, targets))
         self.report(**self.losses)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -167,10 +176,13 @@ class Validations(Callback):
             loop.run()
 
     def state_dict(self) -> dict[str, Any]:
-        return dict(self.losses)
+        return self.losses | {"complete": self.complete}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.losses = dict(state_dict)
+        self.complete = bool(self.losses.pop("complete", False))
+        if not all(isinstance(value, int | float) and isfinite(value) for value in self.losses.values()):
+            raise ValueError(f"the losses so far are damaged: {self.losses}")
 
 
 class HyperParameters(Callback):

@@ -65,7 +65,7 @@ class ProgressBar(Callback):
             speed = f"{float(pl_module.latest.get('tokens_per_second', 0)):,.0f}"
             self.bar.update(self.task, loss=loss, speed=speed)
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_end(self, trainer: L.Trainer, pl_module: LitGPT) -> None:
         if self.bar is None:
             return
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -75,6 +75,8 @@ class ProgressBar(Callback):
             line += f"accuracy {metrics['val/accuracy']:.2%}"
         else:
             line += f"{metrics['val/bpb']:.4f} bits per byte"
+        if not pl_module.complete:
+            line += f"  on a sample of {metrics['val/windows']:.0f} windows"
         self.bar.console.print(line, highlight=False)
 
     def on_train_end(self, *_: Any) -> None:
