@@ -143,20 +143,21 @@ class Loop:
         model: tokens (B,T) -> logits (B,T,V).
         size: of the batches.
         bf16: multiply matrices in bf16 (autocast).
+        device: cpu or cuda, where the batches lie as well.
     """
 
-    def __init__(self, model: Any, size: Size, bf16: bool) -> None:
-        self.model, self.bf16, self.size = model, bf16, size
+    def __init__(self, model: Any, size: Size, bf16: bool, device: str = "cpu") -> None:
+        self.model, self.bf16, self.size, self.device = model.to(device), bf16, size, device
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
         generator = torch.Generator().manual_seed(0)
         shape = (16, size.batch_size, size.block_size + 1)
-        self.batches = torch.randint(size.vocab_size, shape, generator=generator)
+        self.batches = torch.randint(size.vocab_size, shape, generator=generator).to(device)
         self.at = 0
 
     def step(self) -> None:
         batch = self.batches[self.at % len(self.batches)]
         self.at += 1
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
             logits = self.model(batch[:, :-1])
             loss = F.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
         loss.backward()
@@ -168,7 +169,14 @@ class Loop:
         """Tokens per second over some steps, after two warm-up steps."""
         for _ in range(2):
             self.step()
+        self.wait()
         start = time.perf_counter()
         for _ in range(steps):
             self.step()
+        self.wait()
         return steps * self.size.tokens / (time.perf_counter() - start)
+
+    def wait(self) -> None:
+        """Wait until the device has computed everything."""
+        if self.device == "cuda":
+            torch.cuda.synchronize()
