@@ -69,10 +69,11 @@ def options(group: str, linked: str = "") -> str:
 def knobs(place: str) -> str:
     """Return the table of the keys in one YAML: `knobs attention/linear`, with default and meaning.
 
-    Keys are written as on the command line: `attention.chunk`, also for those of `shared/attention`.
+    Keys are written as on the command line: `attention.chunk`, also for those of `shared/attention` and
+    `shared/softmax_attention`.
     """
     group, _, option = place.partition("/")
-    prefix = option if group == "shared" else group
+    prefix = option.rpartition("_")[2] if group == "shared" else group
     rows = [
         [f"`{prefix}.{key}`", f"`{value}`", meaning]
         for key, value, meaning in explained(option_text(group, option))

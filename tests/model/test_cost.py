@@ -68,6 +68,8 @@ COMPOSITIONS = [[f"{group}={option}"] for group in PARTS for option in options(g
     ["attention=hybrid", "attention@attention.options.rest=linear", "attention.n_kv_heads=1"],
     ["norm@attention.qk_norm=rmsnorm", "attention.qk_norm_over=width", "attention.out_bias=true"],
     ["norm@model.embedding_norm=layernorm", "pos=learned"],
+    ["attention.output_gate=element", "attention.sinks=true", "attention.softcap=5"],
+    ["attention=linear", "attention.output_gate=head"],
     ["pos.fraction=0.5", "ffn=standard", "ffn.activation=relu_squared"],
 ]
 every_composition = pytest.mark.parametrize("overrides", COMPOSITIONS, ids=" ".join)

@@ -28,6 +28,8 @@ def attention(
     q_norm: Callable[[Tensor], Tensor],
     k_norm: Callable[[Tensor], Tensor],
     qk_norm_over: str,
+    clip_qkv: float | None,
+    output_gate: nn.Linear | None,
     n_heads: int,
     n_kv_heads: int,
     head_dim: int,
@@ -37,7 +39,8 @@ def attention(
     mix(q, k, v, pos) is the definition of an option, for one head of one sequence, (T,D) each. H/Hkv
     query heads share a head of keys and values.
     """
-    q, k, v = qkv(x).split([head_dim * n for n in (n_heads, n_kv_heads, n_kv_heads)], dim=2)
+    heads = qkv(x) if clip_qkv is None else qkv(x).clamp(-clip_qkv, clip_qkv)
+    q, k, v = heads.split([head_dim * n for n in (n_heads, n_kv_heads, n_kv_heads)], dim=2)
     if qk_norm_over == "width":
         q, k = q_norm(q), k_norm(k)
     q, k, v = (z.unflatten(2, (-1, head_dim)).transpose(1, 2) for z in (q, k, v))  # (B,heads,T,D)
@@ -52,9 +55,11 @@ def attention(
             y, state = mix(q[b, h], k[b, shared], v[b, shared], pos.of_head(h), **own)
             mixed.append(y)
             states.append(state)
-    y = torch.stack(mixed).unflatten(0, (-1, n_heads))  # (B,H,T,D)
+    y = torch.stack(mixed).unflatten(0, (-1, n_heads)).transpose(1, 2)  # (B,T,H,D)
+    if output_gate is not None:  # one per head, or one per element
+        y = y * torch.sigmoid(output_gate(x)).unflatten(2, (n_heads, -1))
     final = {n: torch.stack([s[n] for s in states]).unflatten(0, (-1, n_heads)) for n in states[0]}
-    return out(y.transpose(1, 2).flatten(2)), final
+    return out(y.flatten(2)), final
 
 
 def no_gates(x: Tensor) -> dict[str, Tensor]:
@@ -92,10 +97,16 @@ class Attention(nn.Module, ABC):
         qk_norm: makes the norm of queries and keys, before any rotation (Henry et al. 2020).
         qk_norm_over: what one norm is over: `head`, called with D and shared by the heads (Qwen3), or
             `width`, called with H·D or Hkv·D (OLMo 2).
+        clip_qkv: c, which keeps the elements of q, k and v within ±c, before any norm (DBRX, 2024; OLMo,
+            Groeneveld et al. 2024); None to leave them alone.
+        output_gate: multiply what is mixed by sigmoid(xW): `head`, one gate per head, or `element`, one
+            per element (Qiu et al. 2025, "Gated Attention for Large Language Models"; Qwen3-Next); None
+            for no gate.
 
     Raises:
-        ValueError: C is not divisible by H, H not by Hkv, a size is below 1, `qk_norm_over` is
-            neither, or a knob is one that the option refuses.
+        ValueError: C is not divisible by H, H not by Hkv, a size is below 1, `qk_norm_over` or
+            `output_gate` is none of these, `clip_qkv` is not positive, or a knob is one that the option
+            refuses.
     """
 
     definition: ClassVar[Callable[..., tuple[Tensor, dict[str, Tensor]]]]
@@ -117,6 +128,8 @@ class Attention(nn.Module, ABC):
         scale: float | None = None,
         qk_norm: Callable[[int], nn.Module] = nn.Identity,
         qk_norm_over: Literal["head", "width"] = "head",
+        clip_qkv: float | None = None,
+        output_gate: Literal["head", "element"] | None = None,
     ) -> None:
         super().__init__()
         given = {"n_kv_heads": n_kv_heads, "head_dim": head_dim, "scale": scale}
@@ -139,6 +152,10 @@ class Attention(nn.Module, ABC):
             raise ValueError(f"attention.head_dim must be at least 1, got {head_dim}")
         if qk_norm_over not in ("head", "width"):
             raise ValueError(f"attention.qk_norm_over must be head or width, got {qk_norm_over!r}")
+        if clip_qkv is not None and clip_qkv <= 0:
+            raise ValueError(f"attention.clip_qkv must be positive, got {clip_qkv}; null leaves it out")
+        if output_gate not in (None, "head", "element"):
+            raise ValueError(f"attention.output_gate must be head, element or null, got {output_gate!r}")
         self.n_heads, self.n_kv_heads, self.head_dim = n_heads, n_kv_heads, head_dim
         self.layer, self.dropout = layer, dropout
         self.scale = head_dim**-0.5 if scale is None else scale
@@ -152,6 +169,9 @@ class Attention(nn.Module, ABC):
         self.q_norm, self.k_norm = (
             qk_norm(heads * head_dim if over_width else head_dim) for heads in (n_heads, n_kv_heads)
         )
+        self.clip_qkv = clip_qkv
+        width = {"head": n_heads, "element": n_heads * head_dim}
+        self.output_gate = nn.Linear(d_model, width[output_gate], bias=False) if output_gate else None
 
     def forward(
         self, x: Tensor, pos: Position, positions: Tensor, state: State | None = None
@@ -168,7 +188,10 @@ class Attention(nn.Module, ABC):
             (B,T,C), and the state after x (None if none was given).
         """
         y, state = self.mix(**self.project(x, pos, positions), pos=pos, positions=positions, state=state)
-        y = self.out(y.transpose(1, 2).flatten(2))  # (B,H,T,D) -> (B,T,H·D) -> (B,T,C)
+        y = y.transpose(1, 2)  # (B,T,H,D)
+        if self.output_gate is not None:
+            y = y * self.output_gate(x).sigmoid().unflatten(2, (self.n_heads, -1))
+        y = self.out(y.flatten(2))  # (B,T,H·D) -> (B,T,C)
         return F.dropout(y, self.dropout) if self.training else y, state
 
     def project(self, x: Tensor, pos: Position, positions: Tensor) -> dict[str, Tensor]:
@@ -176,7 +199,10 @@ class Attention(nn.Module, ABC):
 
         An option that makes more of x (gates, decays, latent keys) adds it here under its own name.
         """
-        heads = self.qkv(x).view(*x.shape[:2], -1, self.head_dim).transpose(1, 2)  # (B,H+2Hkv,T,D)
+        heads = self.qkv(x)
+        if self.clip_qkv is not None:
+            heads = heads.clamp(-self.clip_qkv, self.clip_qkv)
+        heads = heads.view(*x.shape[:2], -1, self.head_dim).transpose(1, 2)  # (B,H+2Hkv,T,D)
         qk, v = heads.split_with_sizes([self.n_heads + self.n_kv_heads, self.n_kv_heads], dim=1)
         q, k = self.norm_and_rotate(qk, pos, positions)
         return {"q": q, "k": k, "v": v}
@@ -235,7 +261,8 @@ class Attention(nn.Module, ABC):
     def cost(self, length: int) -> Cost:
         """Declared cost at sequence length `length`."""
         n = count_parameters(self)
-        projections = 2 * (self.qkv.weight.numel() + self.out.weight.numel())
+        matrices = [m for m in (self.qkv, self.out, self.output_gate) if m is not None]
+        projections = 2 * sum(matrix.weight.numel() for matrix in matrices)
         flops = projections + self.mixing_flops(length)
         return Cost(n, n, flops, self.state_size(length))
 
@@ -243,3 +270,5 @@ class Attention(nn.Module, ABC):
         """Draw the initial weights of the projections."""
         init.linear(self.qkv)
         init.linear(self.out, residual=True)
+        if self.output_gate is not None:
+            init.linear(self.output_gate)

@@ -10,6 +10,7 @@ from torch import Tensor
 from modgpt.model.attention.flash import KVCache
 from modgpt.model.attention.gathered import Keys, in_blocks, softmax_over
 from modgpt.model.attention.pattern import PatternAttention, Rule
+from modgpt.model.attention.softmax import softmax_weights
 from modgpt.model.pos.base import DefinedPosition, Position
 from modgpt.model.state import State
 
@@ -21,8 +22,10 @@ def bigbird_attention(
     k: Tensor,
     v: Tensor,
     pos: DefinedPosition,
+    sink: Tensor | None = None,
     *,
     scale: float,
+    softcap: float | None,
     block: int,
     n_window: int,
     n_global: int,
@@ -52,8 +55,8 @@ def bigbird_attention(
     for i in range(len(q)):
         blocks = blocks_seen(i // block)
         seen = [j for j in range(i + 1) if j // block in blocks]
-        scores = scale * q[i] @ k[seen].T + pos.bias([i - j for j in seen])
-        rows.append(scores.softmax(-1) @ v[seen])
+        scores, bias = scale * q[i] @ k[seen].T, pos.bias([i - j for j in seen])
+        rows.append(softmax_weights(scores, bias, None if sink is None else sink[i], softcap) @ v[seen])
     return torch.stack(rows), {"k": k, "v": v}
 
 
@@ -91,6 +94,7 @@ class BigBirdAttention(PatternAttention):
         {"block": 2, "n_window": 1, "n_random": 2},
         {"block": 4, "n_window": 3, "n_global": 0, "seed": 7},
         {"block": 64, "n_random": 0},
+        {"block": 2, "sinks": True, "softcap": 2.0},
     )
     key: Tensor
 
@@ -159,8 +163,7 @@ class BigBirdAttention(PatternAttention):
             distance=block[:, None, None] * self.block + place - k_positions,
             allowed=k_positions >= 0,
         )
-        dropout = self.dropout if self.training else 0.0
-        y = softmax_over(q, [earlier, own], pos, scale=self.scale, dropout=dropout)
+        y = softmax_over(q, [earlier, own], pos, self)
         return y.flatten(2, 3)[:, :, padding : padding + length], state
 
     def gather(self, x: Tensor, blocks: Tensor, positions: Tensor, single: bool) -> Tensor:

@@ -7,14 +7,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from modgpt.model.attention.base import Attention
-from modgpt.model.attention.softmax import softmax_attention
+from modgpt.model.attention.softmax import SoftmaxAttention, softmax_weights
 from modgpt.model.pos.base import DefinedPosition, Position
 from modgpt.model.state import State
 
 
 def full_attention(
-    q: Tensor, k: Tensor, v: Tensor, pos: DefinedPosition, *, scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    pos: DefinedPosition,
+    sink: Tensor | None = None,
+    *,
+    scale: float,
+    softcap: float | None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """softmax(scale·QKᵀ + bias) V, each query i over all keys j ≤ i.
 
@@ -23,8 +29,8 @@ def full_attention(
     q, k, rows = pos.rotate(q), pos.rotate(k), []
     for i in range(len(q)):
         seen = range(i + 1)
-        scores = scale * q[i] @ k[seen].T + pos.bias([i - j for j in seen])
-        rows.append(scores.softmax(-1) @ v[seen])
+        scores, bias = scale * q[i] @ k[seen].T, pos.bias([i - j for j in seen])
+        rows.append(softmax_weights(scores, bias, None if sink is None else sink[i], softcap) @ v[seen])
     return torch.stack(rows), {"k": k, "v": v}
 
 
@@ -49,7 +55,7 @@ class KVCache(State):
         return self.k[:, :, : self.length], self.v[:, :, : self.length]
 
 
-class FlashAttention(Attention):
+class FlashAttention(SoftmaxAttention):
     """softmax(QKᵀ/√D + bias) V, each query over all keys up to its own.
 
     Source: Vaswani et al. 2017, section 3.2; the kernel after Dao et al. 2022, "FlashAttention", which
@@ -60,6 +66,7 @@ class FlashAttention(Attention):
     """
 
     definition = staticmethod(full_attention)
+    variants = ({}, {"sinks": True, "softcap": 2.0}, {"output_gate": "element"})
 
     def mix(
         self,
@@ -81,17 +88,8 @@ class FlashAttention(Attention):
         is_causal = bias is None and n_queries == n_keys
         # A single query is the newest token: every key there is lies in its past.
         hides = not is_causal and n_queries > 1
-        y = softmax_attention(
-            q,
-            k,
-            v,
-            allowed=k_positions[None, :] <= positions[:, None] if hides else None,
-            bias=bias,
-            scale=self.scale,
-            dropout=self.dropout if self.training else 0.0,
-            is_causal=is_causal,
-        )
-        return y, state
+        allowed = k_positions[None, :] <= positions[:, None] if hides else None
+        return self.attend(q, k, v, allowed=allowed, bias=bias, is_causal=is_causal), state
 
     def initial_state(self, batch_size: int, capacity: int) -> KVCache:
         shape = (batch_size, self.n_kv_heads, capacity, self.head_dim)

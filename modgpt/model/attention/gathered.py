@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from modgpt.model.attention.softmax import SoftmaxAttention
 from modgpt.model.pos.base import Position
 
 
@@ -50,9 +51,7 @@ def in_blocks(x: Tensor, size: int, before: int = 0) -> Tensor:
     return F.pad(x, (0, 0, before, after)).unflatten(2, (-1, size))
 
 
-def softmax_over(
-    q: Tensor, sets: Sequence[Keys], pos: Position, *, scale: float, dropout: float
-) -> Tensor:
+def softmax_over(q: Tensor, sets: Sequence[Keys], pos: Position, of: SoftmaxAttention) -> Tensor:
     """softmax(scale·QKᵀ + bias) V, one softmax over the keys of all sets together.
 
     The scores are written to memory: one for each query and key of a set, and no more than those.
@@ -62,24 +61,28 @@ def softmax_over(
         sets: at least two: with one, code that PyTorch 2.13 compiles for a CPU has wrong gradients. No
             two of them hold the same key of a query, and one holds its own.
         pos: gives the bias.
-        scale: factor of the scores.
-        dropout: probability of dropping a weight.
+        of: the attention, with its scale, soft cap, sinks and dropout.
 
     Returns: (B,H,N,R,D).
     """
     n_kv_heads = sets[0].k.shape[1]
     heads = (n_kv_heads, q.shape[1] // n_kv_heads)
-    q = q * scale
+    q = q * of.scale
     q = q.unflatten(1, heads).transpose(2, 3)  # (B,g,N,h,R,D)
     scores = []
     for keys in sets:
-        score = keys.product(q, keys.k.mT)  # (B,g,N,h,R,S)
+        score = of.capped(keys.product(q, keys.k.mT))  # (B,g,N,h,R,S)
         bias = distance_bias(pos, keys.distance)  # (H,N,R,S)
         if bias is not None:
             score = score + bias.unflatten(0, heads).transpose(1, 2)
         scores.append(score.masked_fill(~keys.allowed.unsqueeze(1), float("-inf")))
-    weights = F.dropout(torch.cat(scores, dim=-1).softmax(-1), dropout).to(sets[0].v.dtype)
-    parts = weights.split([score.shape[-1] for score in scores], dim=-1)
+    sizes = [score.shape[-1] for score in scores]
+    if of.sinks is not None:
+        column = of.sinks.view(heads[0], 1, heads[1], 1, 1).expand(*scores[0].shape[:-1], 1)
+        scores.append(column.type_as(scores[0]))
+    weights = torch.cat(scores, dim=-1).softmax(-1)[..., : sum(sizes)]
+    weights = F.dropout(weights, of.dropout, of.training).to(sets[0].v.dtype)
+    parts = weights.split(sizes, dim=-1)
     mixed = [keys.product(part, keys.v) for keys, part in zip(sets, parts, strict=True)]
     return sum(mixed[1:], start=mixed[0]).transpose(2, 3).flatten(1, 2)
 

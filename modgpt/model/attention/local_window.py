@@ -8,14 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modgpt.model.attention.base import Attention
-from modgpt.model.attention.softmax import softmax_attention
+from modgpt.model.attention.softmax import SoftmaxAttention, softmax_weights
 from modgpt.model.pos.base import DefinedPosition, Position
 from modgpt.model.state import State
 
 
 def local_window_attention(
-    q: Tensor, k: Tensor, v: Tensor, pos: DefinedPosition, *, scale: float, window: int
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    pos: DefinedPosition,
+    sink: Tensor | None = None,
+    *,
+    scale: float,
+    softcap: float | None,
+    window: int,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """softmax(scale·QKᵀ + bias) V, query i over the keys j with 0 ≤ i−j < W.
 
@@ -24,8 +31,8 @@ def local_window_attention(
     q, k, rows = pos.rotate(q), pos.rotate(k), []
     for i in range(len(q)):
         seen = [j for j in range(i + 1) if i - j < window]
-        scores = scale * q[i] @ k[seen].T + pos.bias([i - j for j in seen])
-        rows.append(scores.softmax(-1) @ v[seen])
+        scores, bias = scale * q[i] @ k[seen].T, pos.bias([i - j for j in seen])
+        rows.append(softmax_weights(scores, bias, None if sink is None else sink[i], softcap) @ v[seen])
     return torch.stack(rows), {"k": k[-window:], "v": v[-window:]}
 
 
@@ -37,7 +44,7 @@ class RollingCache(State):
     v: Tensor
 
 
-class LocalWindowAttention(Attention):
+class LocalWindowAttention(SoftmaxAttention):
     """softmax(QKᵀ/√D + bias) V, each query i over the keys j with 0 ≤ i−j < W.
 
     Source: Beltagy et al. 2020, "Longformer", section 3.1, causal as in Mistral 7B (2023): the window
@@ -54,7 +61,12 @@ class LocalWindowAttention(Attention):
     """
 
     definition = staticmethod(local_window_attention)
-    variants = ({"window": 4}, {"window": 1}, {"window": 64})
+    variants = (
+        {"window": 4},
+        {"window": 1},
+        {"window": 64},
+        {"window": 4, "sinks": True, "softcap": 2.0, "output_gate": "head"},
+    )
 
     def __init__(self, *, window: int = 32, **base: Any) -> None:
         super().__init__(**base)
@@ -81,7 +93,7 @@ class LocalWindowAttention(Attention):
             # would keep the keys of the whole prompt in memory.
             state = RollingCache(k=k[:, :, -window:].clone(), v=v[:, :, -window:].clone())
         # The first block sees the cache and itself, the others the block before them and themselves.
-        y = self.attend(q[:, :, :window], k[:, :, : past + window], v[:, :, : past + window], pos)
+        y = self.attend_window(q[:, :, :window], k[:, :, : past + window], v[:, :, : past + window], pos)
         if length > window:
             k, v = k[:, :, past:], v[:, :, past:]
             y = torch.cat([y, self.attend_blocks(q, k, v, pos)], dim=2)
@@ -99,11 +111,11 @@ class LocalWindowAttention(Attention):
         k, v = (x.unfold(2, 2 * window, window).mT for x in (k, v))  # (B,Hkv,N,2W,D)
         # All blocks look alike, so they join the batch and share one mask of W×2W.
         q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q, k, v))  # (B·N,·,·,D)
-        y = self.attend(q, k, v, pos)  # (B·N,H,W,D)
+        y = self.attend_window(q, k, v, pos)  # (B·N,H,W,D)
         y = y.unflatten(0, (batch, -1)).transpose(1, 2).flatten(2, 3)  # (B,H,N·W,D)
         return y[:, :, : length - window]
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, pos: Position) -> Tensor:
+    def attend_window(self, q: Tensor, k: Tensor, v: Tensor, pos: Position) -> Tensor:
         """Queries over the keys within their window; the last key belongs to the last query."""
         n_queries, n_keys = q.shape[2], k.shape[2]
         k_positions = torch.arange(n_keys, device=q.device)
@@ -114,16 +126,7 @@ class LocalWindowAttention(Attention):
         distance = q_positions[:, None] - k_positions[None, :]
         allowed = (distance >= 0) & (distance < self.window)
         hides = not is_causal and not (within and n_queries == 1)
-        return softmax_attention(
-            q,
-            k,
-            v,
-            allowed=allowed if hides else None,
-            bias=bias,
-            scale=self.scale,
-            dropout=self.dropout if self.training else 0.0,
-            is_causal=is_causal,
-        )
+        return self.attend(q, k, v, allowed=allowed if hides else None, bias=bias, is_causal=is_causal)
 
     def initial_state(self, batch_size: int, capacity: int) -> RollingCache:
         empty = self.qkv.weight.new_empty((batch_size, self.n_kv_heads, 0, self.head_dim))

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from modgpt.kernels.flex_attention import FlexAttention, Rule
-from modgpt.model.attention.base import Attention
 from modgpt.model.attention.gathered import distance_bias
+from modgpt.model.attention.softmax import SoftmaxAttention
 from modgpt.model.pos.base import Position
 from modgpt.model.state import State
 
 
-class PatternAttention(Attention):
+class PatternAttention(SoftmaxAttention):
     """Base of softmax attentions in which a fixed pattern says which keys a query sees.
 
     An option implements `gathered`, which serves training and decoding everywhere, and `rule`, for
@@ -25,13 +25,15 @@ class PatternAttention(Attention):
         kernel: gathered or flex.
 
     Raises:
-        ValueError: no such kernel.
+        ValueError: no such kernel, or one that does not know sinks or a soft cap.
     """
 
     def __init__(self, *, kernel: Literal["gathered", "flex"] = "gathered", **base: Any) -> None:
         super().__init__(**base)
         if kernel not in ("gathered", "flex"):
             raise ValueError(f"attention.kernel must be gathered or flex, got {kernel!r}")
+        if kernel == "flex" and (self.sinks is not None or self.softcap is not None):
+            raise ValueError("attention.kernel=flex knows no sinks and no softcap: use kernel=gathered")
         self.kernel = kernel
         self.flex = FlexAttention()
 

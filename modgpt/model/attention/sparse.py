@@ -12,7 +12,7 @@ from torch import Tensor
 from modgpt.model.attention.flash import KVCache
 from modgpt.model.attention.gathered import Keys, in_blocks, softmax_over
 from modgpt.model.attention.pattern import PatternAttention, Rule
-from modgpt.model.attention.softmax import softmax_attention
+from modgpt.model.attention.softmax import softmax_weights
 from modgpt.model.pos.base import DefinedPosition, Position
 from modgpt.model.state import State
 
@@ -22,8 +22,10 @@ def sparse_attention(
     k: Tensor,
     v: Tensor,
     pos: DefinedPosition,
+    sink: Tensor | None = None,
     *,
     scale: float,
+    softcap: float | None,
     pattern: str,
     stride: int,
     summary: int,
@@ -46,8 +48,8 @@ def sparse_attention(
     q, k, rows = pos.rotate(q), pos.rotate(k), []
     for i in range(len(q)):
         seen = [j for j in range(i + 1) if sees(i, j)]
-        scores = scale * q[i] @ k[seen].T + pos.bias([i - j for j in seen])
-        rows.append(scores.softmax(-1) @ v[seen])
+        scores, bias = scale * q[i] @ k[seen].T, pos.bias([i - j for j in seen])
+        rows.append(softmax_weights(scores, bias, None if sink is None else sink[i], softcap) @ v[seen])
     open_block = len(q) // stride * stride  # where the block of the next token begins
     kept = [j for j in range(len(q)) if pattern == "strided" or j >= open_block or is_summary(j)]
     return torch.stack(rows), {"k": k[kept], "v": v[kept]}
@@ -101,6 +103,8 @@ class SparseAttention(PatternAttention):
         {"pattern": "strided", "stride": 4},
         {"pattern": "strided", "stride": 1},
         {"pattern": "strided", "stride": 64},
+        {"pattern": "fixed", "stride": 4, "sinks": True, "softcap": 2.0},
+        {"pattern": "strided", "stride": 4, "sinks": True, "softcap": 2.0},
     )
 
     def __init__(
@@ -181,8 +185,7 @@ class SparseAttention(PatternAttention):
             distance=back,
             allowed=back >= 0,
         )
-        dropout = self.dropout if self.training else 0.0
-        y = softmax_over(q, [far_keys, own_keys], pos, scale=self.scale, dropout=dropout)
+        y = softmax_over(q, [far_keys, own_keys], pos, self)
         y = y.flatten(2, 3)[:, :, padding : padding + length]
         return y, None if state is None else SummaryCache(kept_k, kept_v, past.length + length)
 
@@ -224,8 +227,7 @@ class SparseAttention(PatternAttention):
             distance=back,
             allowed=(back >= 0) & (back < stride) & (row * stride + place_of_key >= 0),
         )
-        dropout = self.dropout if self.training else 0.0
-        y = softmax_over(q, [column, near], pos, scale=self.scale, dropout=dropout)
+        y = softmax_over(q, [column, near], pos, self)
         return y.flatten(2, 3)[:, :, before : before + length]
 
     def strided_step(self, q: Tensor, k: Tensor, v: Tensor, pos: Position) -> Tensor:
@@ -234,14 +236,12 @@ class SparseAttention(PatternAttention):
         near = max(0, last - self.stride + 1)
         every = torch.arange(last + 1, device=q.device)
         seen = torch.cat([every[last % self.stride : near : self.stride], every[near:]])
-        return softmax_attention(
+        return self.attend(
             q.type_as(k),
             k.index_select(2, seen),
             v.index_select(2, seen),
             allowed=None,
             bias=pos.score_bias(every[last:], seen),
-            scale=self.scale,
-            dropout=self.dropout if self.training else 0.0,
         )
 
     # --- state and cost ---------------------------------------------------------------------------

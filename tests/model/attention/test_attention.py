@@ -93,6 +93,19 @@ def test_bias(make: Make, bias: bool, out_bias: bool | None) -> None:
     pair.check(7)
 
 
+@pytest.mark.parametrize("gate", ["head", "element"])
+@every_option
+def test_output_gate_and_clipped_projections(make: Make, gate: str) -> None:
+    pair = pair_of(make, "rope", n_kv_heads=2, output_gate=gate, clip_qkv=0.7)
+    assert pair.module.output_gate is not None
+    assert len(pair.module.output_gate.weight) == (6 if gate == "head" else C)
+    pair.check(7)
+    pair.check_pieces([5, 1, 1])
+    x = pair.inputs(7)
+    unclipped = pair_of(make, "rope", n_kv_heads=2, output_gate=gate)
+    assert not torch.allclose(pair.fast(x)[0], unclipped.fast(x)[0]), "the clip has no effect"
+
+
 @every_option
 def test_head_dim(make: Make) -> None:
     """Heads wider than C/H, and a head count that does not divide C."""
@@ -289,6 +302,8 @@ def test_linear_keeps_its_sums_in_fp32() -> None:
         ({"n_kv_heads": 12}, "attention.n_kv_heads=12 must divide model.n_heads=6"),
         ({"head_dim": 0}, "attention.head_dim must be at least 1, got 0"),
         ({"qk_norm_over": "heads"}, "attention.qk_norm_over must be head or width, got 'heads'"),
+        ({"clip_qkv": 0.0}, "attention.clip_qkv must be positive, got 0.0"),
+        ({"output_gate": "width"}, "attention.output_gate must be head, element or null, got 'width'"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
@@ -301,6 +316,9 @@ def test_sizes_that_do_not_fit(make: Make, sizes: dict[str, Any], message: str) 
     ("name", "knobs", "message"),
     [
         ("gated_delta", {"chunk": 0}, "attention.chunk must be at least 1, got 0"),
+        ("flash", {"softcap": 0.0}, "attention.softcap must be positive, got 0.0"),
+        ("sparse", {"kernel": "flex", "sinks": True}, "attention.kernel=flex knows no sinks"),
+        ("bigbird", {"kernel": "flex", "softcap": 5.0}, "attention.kernel=flex knows no sinks"),
         ("linear", {"chunk": 0}, "attention.chunk must be at least 1, got 0"),
         ("local_window", {"window": 0}, "attention.window must be at least 1, got 0"),
         ("bigbird", {"block": 0}, "attention.block must be at least 1, got 0"),
