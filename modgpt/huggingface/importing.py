@@ -23,7 +23,7 @@ from modgpt.huggingface.folder import load_model, read_config, read_weights
 from modgpt.huggingface.tokenizer import read_tokenizer
 from modgpt.huggingface.weights import check_rules, from_theirs
 from modgpt.model.cost import cost_of
-from modgpt.runs.checkpoint import AtomicCheckpointIO
+from modgpt.runs.checkpoint import write_checkpoint
 from modgpt.runs.provenance import now
 from modgpt.runs.record import RunRecord, write_record
 
@@ -92,7 +92,8 @@ def import_folder(source: Path, out: Path) -> Architecture:
         OmegaConf.save(cfg, beside / "config.yaml")
         tokenizer.save(beside / "tokenizer.json")
         write_record(beside, record)
-        AtomicCheckpointIO().save_checkpoint(content, beside / "checkpoints" / "last.ckpt")
+        (beside / "checkpoints").mkdir()
+        write_checkpoint(content, beside / "checkpoints" / "last.ckpt")
     return architecture
 
 

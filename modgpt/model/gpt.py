@@ -105,7 +105,10 @@ class GPT(nn.Module):
         if logit_softcap is not None and logit_softcap <= 0:
             raise ValueError(f"model.logit_softcap must be positive, got {logit_softcap}")
         self.block_size, self.dropout, self.logit_softcap = block_size, dropout, logit_softcap
-        self.embedding = nn.Embedding(vocab_size, d_model)
+        # Not nn.Embedding(V, C): the values it draws are drawn again, and on the meta device its drawing
+        # imports PyTorch's compiler, which takes a second.
+        rows = torch.empty(vocab_size, d_model)
+        self.embedding = nn.Embedding.from_pretrained(rows, freeze=False)
         self.embedding_norm = embedding_norm(d_model)
         self.pos = pos(d_model=d_model, n_heads=n_heads, block_size=block_size, init_std=init_std)
         layers = nn.ModuleList(

@@ -24,7 +24,6 @@ from modgpt.errors import UserError
 from modgpt.files import replaced
 from modgpt.model.cost import count_parameters
 from modgpt.model.gpt import GPT
-from modgpt.runs.checkpoint import AtomicCheckpointIO
 from modgpt.runs.folder import claim_folder
 from modgpt.runs.provenance import device_name, now, peak_memory
 from modgpt.runs.record import RecordFile, RunRecord, read_record
@@ -42,6 +41,7 @@ from modgpt.training.callbacks.resuming import (
     SelfContained,
     StopOnSignal,
 )
+from modgpt.training.checkpoint_io import AtomicCheckpointIO
 from modgpt.training.distributed import is_leader, tell_followers
 from modgpt.training.first_record import first_record
 from modgpt.training.hardware import Machine

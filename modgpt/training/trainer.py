@@ -21,7 +21,7 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from omegaconf import DictConfig, OmegaConf
 
 from modgpt.errors import UserError, as_user_errors
-from modgpt.runs.checkpoint import AtomicCheckpointIO
+from modgpt.training.checkpoint_io import AtomicCheckpointIO
 
 ENDLESS = "the data are one endless epoch, and trainer.max_steps is the budget"
 # Arguments that take no other values than these, or null, and the reason. Lightning tells 1 from 1.0.

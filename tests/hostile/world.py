@@ -13,7 +13,8 @@ from typing import Any
 
 import yaml
 
-from modgpt.runs.checkpoint import DIGEST, DIGEST_BYTES, AtomicCheckpointIO, read_checkpoint
+from modgpt.runs.checkpoint import DIGEST, DIGEST_BYTES, read_checkpoint
+from modgpt.training.checkpoint_io import AtomicCheckpointIO
 
 SECRET = "hunter2-do-not-print"  # in the environment and in a file: no command may print it
 

@@ -15,13 +15,13 @@ from modgpt.commands import evaluate, export, generate
 from modgpt.commands.train import main
 from modgpt.errors import UserError
 from modgpt.runs.checkpoint import (
-    AtomicCheckpointIO,
     DamagedError,
     latest_checkpoint,
     model_weights,
     read_checkpoint,
     write_checkpoint,
 )
+from modgpt.training.checkpoint_io import AtomicCheckpointIO
 
 Overrides = Callable[..., list[str]]
 

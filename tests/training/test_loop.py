@@ -267,7 +267,7 @@ def test_a_resume_with_another_batch_size_continues_with_unseen_data(
 
 KILLED_AFTER_SAVING = """
 import os, signal, sys
-from modgpt.runs.checkpoint import AtomicCheckpointIO
+from modgpt.training.checkpoint_io import AtomicCheckpointIO
 from modgpt.commands.train import main
 
 name, step, save = sys.argv[1], int(sys.argv[2]), AtomicCheckpointIO.save_checkpoint

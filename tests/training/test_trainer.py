@@ -17,9 +17,9 @@ from torch import Tensor
 from modgpt import compose
 from modgpt.commands.train import main
 from modgpt.errors import UserError
-from modgpt.runs.checkpoint import AtomicCheckpointIO
 from modgpt.runs.saved import job_of
 from modgpt.sweep.identity import job_hash
+from modgpt.training.checkpoint_io import AtomicCheckpointIO
 from modgpt.training.lit_module import LitGPT
 from modgpt.training.loop import train
 from modgpt.training.trainer import FIXED, build_trainer, check_trainer, validated_batches

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 from numpy.typing import NDArray
 
 from modgpt.data.tokenizers.base import Tokenizer
@@ -57,6 +56,8 @@ class LosslessCheck:
         message = f"the tokenizer changes the text: {difference}"
         if not self.tokenizer.allow_lossy:
             raise UserError(f"{message}; tokenizer.allow_lossy=true allows it")
+        from lightning.fabric.utilities.rank_zero import rank_zero_only  # takes seconds to import
+
         self.told = True
         rank_zero_only(print)(f"note: {message} (tokenizer.allow_lossy=true)", file=sys.stderr)
 
