@@ -47,6 +47,7 @@ class LitGPT(L.LightningModule):
         self.model, self.make_optimizer, self.schedule = model, optimizer, schedule
         self.val_loss = MeanMetric()
         self.val_accuracy = MeanMetric()  # instead of the perplexity where the data have answers
+        self.between_steps: list[Any] = [m for m in model.modules() if hasattr(m, "after_step")]
         self.latest: dict[str, Tensor | float] = {}  # detached metrics of the latest step
         self.complete = True  # whether the latest validation is, and not a sample
         # Nats and counted targets of each validated window: this process's (2,b) of every batch, and
@@ -180,6 +181,12 @@ class LitGPT(L.LightningModule):
             torch.nn.utils.clip_grad_value_(self.model.parameters(), limit)
         self.latest["train/grad_norm"] = norm.detach()
         self.latest["lr"] = optimizer.param_groups[0]["lr"]  # of the step that comes next
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """The step, then what a part does between steps: the balance of a mixture of experts."""
+        super().optimizer_step(*args, **kwargs)
+        for part in self.between_steps:
+            part.after_step()
 
     def log_step(self) -> None:
         """Log the last step, every `trainer.log_every_n_steps` steps.

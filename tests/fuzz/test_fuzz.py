@@ -1,6 +1,7 @@
-"""1,000 command lines from the grammar in children of a warm process, and 30 as real processes.
+"""Command lines from the grammar: 400 in children of a warm process, and 12 as real processes.
 
-The lines are the same at each run. `MODGPT_FUZZ_SEED=2 pytest -n 0 -m slow tests/fuzz` draws others.
+The lines are the same at each run. `MODGPT_FUZZ_SEED=2 pytest -n 0 -m slow tests/fuzz` draws others, and
+`MODGPT_FUZZ_LINES=1000` more.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from tests.fuzz.verdict import complaint, report
 from tests.fuzz.world import make_world, snapshot
 
 SEED = int(os.environ.get("MODGPT_FUZZ_SEED", "1"))
+LINES = int(os.environ.get("MODGPT_FUZZ_LINES", "400"))
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 repeatable = {
     "database": None,
@@ -36,7 +38,7 @@ def test_in_children_of_a_warm_process(check: Check) -> None:
     print(f"MODGPT_FUZZ_SEED={SEED}")
 
     @seed(SEED)
-    @settings(max_examples=1000, **repeatable)
+    @settings(max_examples=LINES, **repeatable)
     @given(lines)
     def hold(line: list[str]) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -49,7 +51,7 @@ def test_as_real_processes(template: Path) -> None:
     print(f"MODGPT_FUZZ_SEED={SEED}")
 
     @seed(SEED + 1_000_000)
-    @settings(max_examples=30, **repeatable)
+    @settings(max_examples=12, **repeatable)
     @given(lines)
     def hold(line: list[str]) -> None:
         with tempfile.TemporaryDirectory() as folder:

@@ -179,7 +179,7 @@ def damages(tree: Any, number: int) -> Iterator[tuple[str, Any]]:
             continue
 
 
-@pytest.mark.parametrize("number", [25, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [25, pytest.param(100, marks=pytest.mark.slow)])
 def test_wrong_values_in_the_configuration(
     number: int, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -190,7 +190,7 @@ def test_wrong_values_in_the_configuration(
         read_all(folder, [resume], capfd, damage)
 
 
-@pytest.mark.parametrize("number", [25, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [25, pytest.param(60, marks=pytest.mark.slow)])
 def test_wrong_values_in_the_checkpoint(
     number: int, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -234,7 +234,7 @@ def test_a_job_on_two_devices_computes_what_it_does_on_one(arguments: list[str],
 
 
 def test_a_job_on_two_devices_stops_and_goes_on(arguments: list[str], tmp_path: Path) -> None:
-    command = ("seed=1", *arguments, "model.dropout=0", "trainer.max_steps=300", "trainer.devices=2",
+    command = ("seed=1", *arguments, "model.dropout=0", "trainer.max_steps=120", "trainer.devices=2",
                "callbacks.last.every_n_train_steps=10")  # fmt: skip
     process = start(*command)
     wait_for(lambda: list(tmp_path.glob("s/*/checkpoints/last.ckpt")))

@@ -189,6 +189,7 @@ RESUMED = [
     ("attention=linear ffn=moe norm=scalenorm pos=alibi", 7),
     ("attention=local_window ffn=standard norm=layernorm pos=learned", 22),
     ("optimizer=muon schedule=wsd ffn=moe", 11),
+    ("ffn=moe ffn.bias_rate=0.01 ffn.n_shared=1 trainer.accumulate_grad_batches=2", 9),
     ("trainer.accumulate_grad_batches=3", 1),
     ("trainer.accumulate_grad_batches=3", 15),
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,12 @@ def mixture_of_experts(
     *,
     router: nn.Linear,
     each_expert: Sequence[Callable[[Tensor], Tensor]],
+    shared: Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]] | None,
     top_k: int,
+    scores: str,
+    norm_topk: bool,
+    gate_scale: float,
+    balance_bias: Tensor | None,
     balance_coef: float,
     z_coef: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -32,11 +37,13 @@ def mixture_of_experts(
     outputs, probabilities, z, load = [], [], [], torch.zeros(n_experts, dtype=x.dtype)
     for token in x.flatten(0, -2):
         logits = router(token)
-        p = logits.softmax(-1)
-        chosen = p.topk(top_k).indices.tolist()
-        total = sum(p[e] for e in chosen)
-        outputs.append(sum(p[e] / total * each_expert[e](token) for e in chosen))
-        probabilities.append(p)
+        s = torch.sigmoid(logits) if scores == "sigmoid" else logits.softmax(-1)
+        # A bias decides who is chosen, and has no part in the gates.
+        chosen = (s if balance_bias is None else s + balance_bias).topk(top_k).indices.tolist()
+        total = sum(s[e] for e in chosen) if norm_topk else 1.0
+        y = sum(gate_scale * s[e] / total * each_expert[e](token) for e in chosen)
+        outputs.append(y if shared is None else y + shared(token)[0])
+        probabilities.append(s / s.sum())
         z.append(logits.logsumexp(-1) ** 2)
         load[chosen] += 1
     load = load / load.sum()  # f, the share of each expert
@@ -85,7 +92,7 @@ class GroupedLinear(nn.Module):
 
 
 class MixtureOfExperts(FeedForward):
-    """y = Σ_{e in top-k} gₑ FFNₑ(x), g the router's softmax over the top-k, renormalised to 1.
+    """y = Σ_{e in top-k} gₑ FFNₑ(x), g the router's scores of the top-k, renormalised to 1.
 
     Token-choice routing without capacity: no token is dropped. Rows are sorted by expert and all experts
     computed by one grouped product per projection. Experts are narrow: their hidden width makes the
@@ -96,19 +103,33 @@ class MixtureOfExperts(FeedForward):
     2.2), and the router z-loss mean(logsumexp(logits)²) (ST-MoE, Zoph et al. 2022, section 3). Routing
     by renormalised top-2 as in Mixtral (Jiang et al. 2024, section 2.1).
 
+    With `bias_rate` the experts are balanced without a loss (Wang et al. 2024, "Auxiliary-Loss-Free Load
+    Balancing"; DeepSeek-V3, 2024, section 2.1.2): each has a bias, which is added to its score where the
+    top-k is chosen and nowhere else. After each step the bias of an expert with less than the mean load
+    grows by `bias_rate`, and that of one with more shrinks by it.
+
     Args:
         expert: makes one expert, an ffn like any other.
         n_experts: E.
         top_k: experts per token.
         hidden: hidden width of an expert; None to match active parameters.
+        n_shared: experts that every token meets besides, as one of n_shared times the width
+            (DeepSeekMoE, Dai et al. 2024, section 3.2); 0 for none.
+        scores: of the router: softmax, or sigmoid (DeepSeek-V3).
+        norm_topk: divide the gates by their sum.
+        gate_scale: factor of all gates.
+        choice: token, who chooses whom. `expert` is refused.
         balance_coef: weight of the balance loss.
         z_coef: weight of the router z-loss.
+        bias_rate: what a bias changes by after each step; 0 for no biases.
 
     Raises:
-        ValueError: top_k is not in 1 … E, hidden < 1, or C is no multiple of 8.
+        ValueError: top_k is not in 1 … E, hidden < 1, n_shared < 0, bias_rate < 0, C is no multiple of
+            8, unknown scores, or a choice by the experts, which looks into the future.
     """
 
     definition = staticmethod(mixture_of_experts)
+    balance_bias: Tensor | None
     # The large coefficients let the gradients of the auxiliary losses show.
     variants = (
         {"n_experts": 4},
@@ -117,6 +138,8 @@ class MixtureOfExperts(FeedForward):
         {"n_experts": 3, "top_k": 3, "hidden": 16},
         {"n_experts": 1, "top_k": 1},
         {"hidden": 11},  # no whole rows: filled up for the grouped product
+        {"n_experts": 4, "norm_topk": False, "n_shared": 2, "gate_scale": 2.5},
+        {"n_experts": 6, "top_k": 3, "scores": "sigmoid", "bias_rate": 0.01, "balance_coef": 0.7},
     )
 
     def __init__(
@@ -126,8 +149,14 @@ class MixtureOfExperts(FeedForward):
         n_experts: int = 8,
         top_k: int = 2,
         hidden: int | None = None,
+        n_shared: int = 0,
+        scores: Literal["softmax", "sigmoid"] = "softmax",
+        norm_topk: bool = True,
+        gate_scale: float = 1.0,
+        choice: Literal["token"] = "token",
         balance_coef: float = 0.01,
         z_coef: float = 0.001,
+        bias_rate: float = 0.0,
         **base: Any,
     ) -> None:
         super().__init__(**base)
@@ -139,8 +168,19 @@ class MixtureOfExperts(FeedForward):
             raise ValueError(
                 f"ffn=moe needs a width that is a multiple of 8, got model.d_model={self.d_model}"
             )
-        self.n_experts, self.top_k = n_experts, top_k
-        self.balance_coef, self.z_coef = balance_coef, z_coef
+        for name, value in {"n_shared": n_shared, "bias_rate": bias_rate}.items():
+            if value < 0:
+                raise ValueError(f"ffn.{name} must not be negative, got {value}")
+        if scores not in ("softmax", "sigmoid"):
+            raise ValueError(f"ffn.scores must be softmax or sigmoid, got {scores!r}")
+        if choice != "token":
+            raise ValueError(
+                f"ffn.choice must be token, got {choice!r}: an expert that chooses among the tokens of "
+                "a sequence sees later ones when it decides about earlier ones"
+            )
+        self.n_experts, self.top_k, self.n_shared = n_experts, top_k, n_shared
+        self.scores, self.norm_topk, self.gate_scale = scores, norm_topk, gate_scale
+        self.balance_coef, self.z_coef, self.bias_rate = balance_coef, z_coef, bias_rate
         stacked = partial(
             expert,
             d_model=self.d_model,
@@ -152,36 +192,60 @@ class MixtureOfExperts(FeedForward):
         self.router = nn.Linear(self.d_model, n_experts, bias=False)
         self.hidden = checked_hidden(hidden)
         self.experts = stacked(hidden=self.hidden)
+        width = n_shared * self.hidden
+        self.shared = expert(d_model=self.d_model, layer=self.layer, hidden=width) if n_shared else None
+        self.register_buffer("balance_bias", torch.zeros(n_experts) if bias_rate else None)
+        self.since_step: Tensor | None = None  # assignments (E,) since the last optimizer step
 
     def matched_hidden(self, stacked: Callable[..., DenseFeedForward]) -> int:
         """The expert width at which active parameters come closest to 8C²."""
         with torch.device("meta"):  # shapes without memory: what does one unit of hidden width cost?
             small, large = (count_parameters(stacked(hidden=h)) for h in (8, 16))
-        per_unit = (large - small) / 8 / self.n_experts * self.top_k
+        per_unit = (large - small) / 8 / self.n_experts * (self.top_k + self.n_shared)
         budget = 8 * self.d_model**2 - self.d_model * self.n_experts
         return max(8, round(budget / per_unit / 8) * 8)
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         tokens = x.flatten(0, -2)  # (N,C)
         gates, chosen, aux = self.route(tokens)  # (N,k), (N,k)
-        y = F.dropout(self.dispatch(tokens, gates, chosen), self.dropout, self.training)
-        return y.view_as(x), aux
+        y = self.dispatch(tokens, gates, chosen)
+        if self.shared is not None:
+            y = y + self.shared.transform(tokens)
+        return F.dropout(y, self.dropout, self.training).view_as(x), aux
 
     def route(self, tokens: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """tokens (N,C) -> gates (N,k), experts (N,k), and the auxiliary losses with the expert load."""
         # The router in fp32: a rounding error in bf16 sends a token to another expert.
         with torch.autocast(tokens.device.type, enabled=False):
             logits = F.linear(wide(tokens), wide(self.router.weight))  # (N,E)
-        probabilities = logits.softmax(-1)
-        gates, chosen = probabilities.topk(self.top_k, dim=-1)
-        gates = gates / gates.sum(-1, keepdim=True)
+        scores = probabilities = logits.softmax(-1)
+        if self.scores == "sigmoid":
+            scores = logits.sigmoid()
+            probabilities = scores / scores.sum(-1, keepdim=True)
+        biased = scores if self.balance_bias is None else scores + self.balance_bias
+        chosen = biased.topk(self.top_k, dim=-1).indices
+        gates = scores.gather(-1, chosen)
+        if self.norm_topk:
+            gates = gates / gates.sum(-1, keepdim=True)
+        gates = gates * self.gate_scale
         assigned = F.one_hot(chosen, self.n_experts).sum((0, 1))
+        if self.balance_bias is not None and self.training:
+            self.since_step = assigned if self.since_step is None else self.since_step + assigned
         load = assigned.type_as(logits) / chosen.numel()  # f (E,)
         balance = self.n_experts * (load * probabilities.mean(0)).sum()
         z = logits.logsumexp(-1).square().mean()
         loss = self.balance_coef * balance + self.z_coef * z
         aux = {"loss": loss, "balance_loss": balance, "router_z_loss": z, "expert_load": load}
         return gates, chosen, aux
+
+    def after_step(self) -> None:
+        """Move each bias by `bias_rate` toward an even load, over the tokens of all processes."""
+        if self.balance_bias is None or self.since_step is None:
+            return
+        assigned, self.since_step = self.since_step.float(), None
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(assigned)
+        self.balance_bias += self.bias_rate * torch.sign(assigned.mean() - assigned)
 
     def dispatch(self, tokens: Tensor, gates: Tensor, chosen: Tensor) -> Tensor:
         """Each token through its experts, weighted by its gates: (N,C) -> (N,C)."""
@@ -214,8 +278,9 @@ class MixtureOfExperts(FeedForward):
     def cost(self, length: int) -> Cost:
         """Declared cost: of the experts' weights a token meets the share k/E."""
         router, experts = self.router.weight.numel(), self.experts.cost(length)
+        shared = Cost() if self.shared is None else self.shared.cost(length)
         share = self.top_k / self.n_experts
-        return Cost(
+        return shared + Cost(
             parameters=router + experts.parameters,
             active_parameters=router + round(experts.parameters * share),
             flops=2 * router + experts.flops * share,
@@ -224,3 +289,5 @@ class MixtureOfExperts(FeedForward):
     def reset_parameters(self, init: Initializer) -> None:
         init.linear(self.router)
         self.experts.reset_parameters(init)
+        if self.shared is not None:
+            self.shared.reset_parameters(init)

@@ -197,6 +197,40 @@ def test_routes_in_bf16_as_in_fp32() -> None:
         assert torch.equal(got[name], wanted[name]), name
 
 
+def test_biases_even_the_load_and_leave_the_gates_alone() -> None:
+    module, x = build("moe", bias_rate=0.003, balance_coef=0.0), inputs(4, 50, C) + 1
+    before = module(x)[1]["expert_load"].max()
+    for _ in range(500):
+        module(x)
+        module.after_step()
+    assert module(x)[1]["expert_load"].max() < 0.16 < 0.25 < before, "an even share is 0.125"
+    module.eval()
+    gates, chosen, _ = module.route(x.flatten(0, 1))
+    scores = (x.flatten(0, 1) @ module.router.weight.T).softmax(-1).gather(1, chosen)
+    assert_same(gates, scores / scores.sum(1, keepdim=True), "gates")
+
+
+def test_only_training_moves_the_biases() -> None:
+    module, x = build("moe", bias_rate=0.5), inputs(4, 50, C)
+    module.after_step()
+    assert not module.balance_bias.any(), "no token yet"
+    module.eval()(x)
+    module.after_step()
+    assert not module.balance_bias.any()
+    load = module.train()(x)[1]["expert_load"]
+    module.after_step()
+    assert_same(module.balance_bias, 0.5 * (0.125 - load).sign(), "one step against the load")
+
+
+def test_shared_experts_are_one_layer_beside_the_others() -> None:
+    module, x = build("moe", n_shared=2, hidden=16), inputs(2, 7, C)
+    alone = module.shared.transform(x)
+    routed = module(x)[0] - alone
+    torch.nn.init.zeros_(module.shared.down.weight)
+    assert_same(module(x)[0], routed, "what the routed experts add")
+    assert module.shared.hidden == 32
+
+
 # --- errors ---------------------------------------------------------------------------------------
 
 
@@ -209,6 +243,10 @@ def test_routes_in_bf16_as_in_fp32() -> None:
         ("swiglu", {"activation": "swish"}, "relu_squared, silu, got 'swish'"),
         ("moe", {"hidden": 0}, "ffn.hidden must be at least 1, got 0"),
         ("moe", {"n_experts": 0}, "ffn.n_experts must be at least 1, got 0"),
+        ("moe", {"n_shared": -1}, "ffn.n_shared must not be negative, got -1"),
+        ("moe", {"bias_rate": -0.1}, "ffn.bias_rate must not be negative, got -0.1"),
+        ("moe", {"scores": "tanh"}, "ffn.scores must be softmax or sigmoid, got 'tanh'"),
+        ("moe", {"choice": "expert"}, "ffn.choice must be token, got 'expert': an expert that chooses"),
         ("moe", {"top_k": 0}, "ffn.top_k=0 must lie between 1 and ffn.n_experts=8"),
         ("moe", {"top_k": 9}, "ffn.top_k=9 must lie between 1 and ffn.n_experts=8"),
     ],
