@@ -203,7 +203,7 @@ def test_biases_even_the_load_and_leave_the_gates_alone() -> None:
     for _ in range(500):
         module(x)
         module.after_step()
-    assert module(x)[1]["expert_load"].max() < 0.16 < 0.25 < before, "an even share is 0.125"
+    assert module(x)[1]["expert_load"].max() < 0.2 < 0.25 < before, "an even share is 0.125"
     module.eval()
     gates, chosen, _ = module.route(x.flatten(0, 1))
     scores = (x.flatten(0, 1) @ module.router.weight.T).softmax(-1).gather(1, chosen)
