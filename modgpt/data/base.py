@@ -56,9 +56,14 @@ class DataModule(L.LightningDataModule, ABC):
         val_share: float = 1.0,
     ) -> None:
         super().__init__()
-        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+        sizes = {
+            "data.batch_size": batch_size,
+            "data.eval_batch_size": eval_batch_size,
+            "model.block_size": block_size,
+        }
+        for name, value in sizes.items():
             if value < 1:
-                raise ValueError(f"data.{name} must be at least 1, got {value}")
+                raise ValueError(f"{name} must be at least 1, got {value}")
         if seed < 0:
             raise ValueError(f"data.seed must not be negative, got {seed}")
         if not 0 < val_share <= 1:

@@ -17,6 +17,7 @@ from torchmetrics import MeanMetric
 from modgpt.data.base import DataModule
 from modgpt.data.batch import IGNORED, inputs_and_targets
 from modgpt.errors import TrainingError
+from modgpt.kernels import head_loss
 from modgpt.model.gpt import GPT
 
 
@@ -73,8 +74,11 @@ class LitGPT(L.LightningModule):
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         inputs, targets = inputs_and_targets(batch)  # (B,T) each
         x, aux = self.model.hidden(inputs)
-        logits = self.model.logits(x)  # (B,T,V)
-        loss = cross_entropy(logits, targets)
+        weight = self.model.head.weight
+        if head_loss.is_better(weight, self.model.logit_softcap):
+            loss = head_loss.head_loss(x.flatten(0, 1), weight, targets.flatten(), IGNORED)
+        else:
+            loss = cross_entropy(self.model.logits(x), targets)
         self.latest = {"train/loss": loss.detach()}
         if not aux:
             return loss
