@@ -29,6 +29,10 @@ WAITING = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchroni
 
 def recipe(name: str, device: Device) -> Result:
     """The whole program and nanoGPT's loop (compiled, fused attention, fused AdamW, bf16), by turns."""
+    if not device.large and name != "mini":
+        return Result(
+            "needs CUDA", note="in miniature all sizes are one, which the default recipe measures"
+        )
     rounds, steps = (3, 200) if device.large else (1, 3)
     size = SIZES_ON_GPU[name] if device.large else TINY
     peak = product_flops(device)
