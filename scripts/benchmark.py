@@ -9,6 +9,8 @@ experts    speed of a mixture of experts and of dense feed-forwards
 startup    from the shell to the first step, and to the message about a typo
 sweep      overhead and memory per job, in a sweep of many short jobs
 jobs       seconds per job of a sweep, by the number of jobs at the same time
+head       the head of a large vocabulary with its loss, in slices and the plain way
+stacked    several models in one program, or a process per core
 compare    time and size of comparisons of 108 and 2,000 runs
 
 training and sampling need the extra `bench`: pip install -e '.[bench]'.
@@ -159,6 +161,18 @@ def measure_jobs(arguments: argparse.Namespace) -> Rows:
     return at_once(arguments.steps)
 
 
+def measure_head(arguments: argparse.Namespace) -> Rows:
+    from benchmarks.head import head
+
+    return head(arguments.rounds)
+
+
+def measure_stacked(arguments: argparse.Namespace) -> Rows:
+    from benchmarks.stacked import stacked
+
+    return stacked(arguments.rounds, arguments.steps)
+
+
 def measure_compare(arguments: argparse.Namespace) -> Rows:
     from benchmarks.sweeping import comparison
     from tests.compare.synthetic import main as make
@@ -176,6 +190,8 @@ MEASURES: dict[str, Callable[[argparse.Namespace], Rows]] = {
     "startup": measure_startup,
     "sweep": measure_sweep,
     "jobs": measure_jobs,
+    "head": measure_head,
+    "stacked": measure_stacked,
     "compare": measure_compare,
 }
 
