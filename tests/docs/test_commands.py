@@ -67,6 +67,8 @@ def test_command_is_accepted(
         return paths_exist(arguments[1:])
     if arguments[0].startswith("benchmarks."):
         module = import_module(arguments[0])
+        if hasattr(module, "__path__"):  # a package: Python runs its __main__
+            module = import_module(f"{arguments[0]}.__main__")
         monkeypatch.setattr(sys, "argv", arguments)
         return parses(module.main, monkeypatch)
     program = arguments[0]
