@@ -8,6 +8,8 @@ Rule: always. The tables take T·D² numbers for a window of T, and are kept for
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,12 +19,21 @@ class RotationByProduct:
     """`rotary` of `modgpt.model.pos.rope` for all vectors at once: 2×2 blocks amid zeros.
 
     Args:
-        theta: base of the wavelengths.
+        frequencies: of pairs i (D/2,) and a width D, the angle per position: (D/2,).
         fraction: share of the columns that is rotated.
+        interleaved: a pair is two neighbours, not one column of each half.
+        stretch: factor of what is rotated.
     """
 
-    def __init__(self, *, theta: float, fraction: float) -> None:
-        self.theta, self.fraction = theta, fraction
+    def __init__(
+        self,
+        frequencies: Callable[[Tensor, int], Tensor],
+        fraction: float = 1.0,
+        interleaved: bool = False,
+        stretch: float = 1.0,
+    ) -> None:
+        self.frequencies, self.fraction = frequencies, fraction
+        self.interleaved, self.stretch = interleaved, stretch
         self.latest: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, x: Tensor, positions: Tensor) -> Tensor:
@@ -50,7 +61,12 @@ class RotationByProduct:
         """(T,) positions -> (T,D,D), the columns that are not rotated left as they are."""
         rotated = int(width * self.fraction)
         # Angles at least in fp32: in bf16 position 257 would already equal 256.
-        matrices = rotations(positions, rotated, self.theta, torch.promote_types(dtype, torch.float32))
+        exact = torch.promote_types(dtype, torch.float32)
+        pair = torch.arange(rotated // 2, device=positions.device, dtype=exact)
+        angle = positions[:, None].to(exact) * self.frequencies(pair, rotated)  # (T,D/2)
+        matrices = rotations(angle, self.interleaved)
+        if self.stretch != 1:
+            matrices = self.stretch * matrices
         if rotated < width:
             others = torch.eye(width - rotated, dtype=matrices.dtype, device=positions.device)
             others = others.expand(len(positions), -1, -1)
@@ -59,12 +75,16 @@ class RotationByProduct:
         return matrices.to(dtype)
 
 
-def rotations(positions: Tensor, width: int, theta: float, dtype: torch.dtype) -> Tensor:
-    """(T,) positions -> (T,D,D); from the left they make (a·cos − b·sin, b·cos + a·sin) of (a, b)."""
-    pair = torch.arange(0, width, 2, device=positions.device, dtype=dtype)  # 2i
-    angle = positions[:, None].to(dtype) * theta ** (-pair / width)  # (T,D/2)
+def rotations(angle: Tensor, interleaved: bool) -> Tensor:
+    """(T,D/2) -> (T,D,D); from the left they make (a·cos − b·sin, b·cos + a·sin) of each pair (a, b)."""
     cos, sin = angle.cos(), angle.sin()
-    matrices = torch.diag_embed(torch.cat([cos, cos], dim=-1))
-    matrices.diagonal(width // 2, -2, -1).copy_(sin)
-    matrices.diagonal(-width // 2, -2, -1).copy_(-sin)
+    if interleaved:
+        matrices = torch.diag_embed(cos.repeat_interleave(2, dim=-1))
+        above, below = (matrices.diagonal(side, -2, -1)[..., ::2] for side in (1, -1))
+    else:
+        matrices = torch.diag_embed(torch.cat([cos, cos], dim=-1))
+        half = angle.shape[-1]
+        above, below = (matrices.diagonal(side, -2, -1) for side in (half, -half))
+    above.copy_(sin)
+    below.copy_(-sin)
     return matrices

@@ -184,6 +184,37 @@ def test_learned_initial_weights() -> None:
     assert table.std().item() == pytest.approx(0.02, rel=0.05)
 
 
+@pytest.mark.parametrize("scaling", ["linear", "yarn"])
+@pytest.mark.parametrize(("theta", "width", "trained"), [(10000.0, 64, 2048), (500.0, 32, 64)])
+def test_scaled_rope_is_that_of_transformers(
+    scaling: str, theta: float, width: int, trained: int
+) -> None:
+    utils = pytest.importorskip("transformers.modeling_rope_utils")
+    transformers = pytest.importorskip("transformers")
+    parameters = {"rope_type": scaling, "factor": 8.0, "rope_theta": theta}
+    if scaling == "yarn":
+        parameters["original_max_position_embeddings"] = trained
+    config = transformers.LlamaConfig(
+        hidden_size=4 * width, num_attention_heads=4, max_position_embeddings=8 * trained,
+        rope_parameters=parameters,
+    )  # fmt: skip
+    wanted, stretch = utils.ROPE_INIT_FUNCTIONS[scaling](config, torch.device("cpu"))
+    knobs = {"scaling": scaling, "factor": 8.0} | ({"trained": trained} if scaling == "yarn" else {})
+    ours = option("rope", theta=theta, **knobs)
+    i = torch.arange(width // 2, dtype=torch.float32)
+    torch.testing.assert_close(ours.rotation.frequencies(i, width), wanted)
+    assert ours.stretch == pytest.approx(stretch)
+
+
+def test_neighbours_and_halves_are_one_up_to_the_order_of_the_columns() -> None:
+    x, positions = torch.randn(2, 3, 9, 8, generator=torch.Generator().manual_seed(0)), torch.arange(9)
+    order = torch.tensor([0, 4, 1, 5, 2, 6, 3, 7])  # neighbours of one are halves of the other
+    halves, neighbours = option("rope"), option("rope", interleaved=True)
+    torch.testing.assert_close(
+        neighbours.rotate(x[..., order], positions), halves.rotate(x, positions)[..., order]
+    )
+
+
 # --- errors ---------------------------------------------------------------------------------------
 
 
@@ -191,6 +222,22 @@ def test_learned_initial_weights() -> None:
 def test_rope_theta_is_positive(theta: float) -> None:
     with pytest.raises(ValueError, match=re.escape(f"pos.theta must be positive, got {theta}")):
         option("rope", theta=theta)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"scaling": "ntk"}, "pos.scaling must be linear, yarn or null, got 'ntk'"),
+        ({"factor": 4.0}, "pos.factor=4.0 must be at least 1, and needs pos.scaling"),
+        ({"scaling": "linear", "factor": 0.5}, "pos.factor=0.5 must be at least 1"),
+        ({"trained": 64}, "pos.trained=64 is a length for pos.scaling=yarn"),
+        ({"scaling": "yarn", "factor": 2.0, "theta": 0.5}, "pos.scaling=yarn needs pos.theta above 1"),
+    ],
+    ids=str,
+)
+def test_scaling_of_rope_that_cannot_be(knobs: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        option("rope", **knobs)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.5])
