@@ -18,7 +18,7 @@ LABELS = {
     BITS_PER_BYTE: "bits per byte",
     ACCURACY: "final val accuracy",
     "final_step": "final step",
-    "best_val_loss": "best val loss",
+    "best_val_loss": "best val loss (sample)",
     "best_step": "best step",
     "active_parameters": "active parameters",
     "flops_per_token": "FLOPs/token",

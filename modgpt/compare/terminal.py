@@ -31,7 +31,7 @@ def print_summary(
 ) -> None:
     """Print the findings, the differences, the best jobs, the cautions, and what was left out."""
     print_verdicts(console, statistics)
-    short = {"run": "run", "status": "status", LOSS: "loss", "best_val_loss": "best"}
+    short = {"run": "run", "status": "status", LOSS: "loss", "best_val_loss": "best (sample)"}
     short |= {"active_parameters": "active", "tokens_per_second": "tokens/s"}
     rows = ranked(results.table)
     if rows[ACCURACY].notna().any():

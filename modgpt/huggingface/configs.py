@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 import transformers
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from modgpt.config.build import build_model
@@ -126,6 +128,7 @@ def match_architecture(cfg: DictConfig, model: GPT) -> tuple[Architecture, dict[
         preset = preset_like(architecture, ours)
         if preset is None:
             continue
+        ours = own_defaults(ours, preset) | ours
         differences = {
             key: preset.get(key)
             for key in ours.keys() | preset.keys()
@@ -146,6 +149,20 @@ def match_architecture(cfg: DictConfig, model: GPT) -> tuple[Architecture, dict[
         "no architecture of transformers that is known here has these parts; the nearest is "
         f"{architecture.model_type} (experiment={architecture.preset}), but {'; '.join(told)}"
     )
+
+
+def own_defaults(ours: dict[str, Any], preset: dict[str, Any]) -> dict[str, Any]:
+    """The knobs of a preset that are younger than a run, at the default of the part's class."""
+    found = {}
+    for key in preset.keys() - ours.keys():
+        part, _, knob = key.rpartition(".")
+        made_by = get_object(ours[f"{part}._target_"]) if f"{part}._target_" in ours else None
+        for kind in inspect.getmro(made_by) if isinstance(made_by, type) else ():
+            parameter = inspect.signature(kind.__init__).parameters.get(knob)
+            if parameter is not None and parameter.default is not inspect.Parameter.empty:
+                found[key] = parameter.default
+                break
+    return found
 
 
 def by_part(differences: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:

@@ -17,13 +17,17 @@ import pytest
 import tokenizers
 import torch
 import transformers
+from omegaconf import open_dict
 
 from modgpt import generate, load_run
 from modgpt.commands.train import main
+from modgpt.config.build import build_model
+from modgpt.config.compose import compose
 from modgpt.data.tokenizers.char import CharTokenizer
 from modgpt.data.tokenizers.pretrained import PretrainedTokenizer
 from modgpt.data.tokenizers.saved import load_tokenizer
 from modgpt.errors import UserError
+from modgpt.huggingface.configs import match_architecture
 from modgpt.huggingface.export import check_same_logits, export
 from modgpt.huggingface.importing import import_folder
 from modgpt.runs.saved import job_of
@@ -288,3 +292,18 @@ def test_without_transformers_one_line_says_so(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert done.stderr == "error: this needs transformers: pip install -e '.[hf]'\n"
+
+
+def test_a_run_older_than_a_knob_is_still_exported(tmp_path: Path) -> None:
+    """Its config.yaml lacks the knob, so its parts have the default of their class."""
+    cfg = compose(["experiment=llama", "model.d_model=32", "model.n_layers=1", "model.n_heads=2"])
+    with open_dict(cfg):
+        cfg.model.vocab_size = 11
+        for knob in ("sinks", "output_gate", "clip_qkv"):
+            del cfg.attention[knob]
+        del cfg.norm.zero_centred, cfg.pos.scaling, cfg.pos.factor
+    architecture, _ = match_architecture(cfg, build_model(cfg))
+    assert architecture.preset == "llama"
+    cfg.attention.softcap = 5.0
+    with pytest.raises(UserError, match=r"attention\.softcap is 5\.0, not None"):
+        match_architecture(cfg, build_model(cfg))
