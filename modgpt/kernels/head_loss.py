@@ -4,8 +4,8 @@ Reason: the logits of a large vocabulary are the largest tensor of a step, (N,V)
 several copies of it in fp32. Here a slice of rows is multiplied, turned into its loss and its gradients,
 and forgotten: memory for `LOGITS_AT_ONCE` numbers in place of several times N·V, and each slice stays in
 the processor's cache. The products are those of the plain way: one forwards, two backwards.
-Rule: in training, from a vocabulary of `SMALLEST` on, where the logits have no soft cap. PyTorch's own
-`linear_cross_entropy` in chunks was slower than the plain way on a CPU (docs/performance.md).
+Rule: in training, from a vocabulary of `SMALLEST` on, where the logits are the product alone. PyTorch's
+own `linear_cross_entropy` in chunks was slower than the plain way on a CPU (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ SMALLEST = 2048  # tokens in the vocabulary
 LOGITS_AT_ONCE = 2**20  # what a processor's cache has room for
 
 
-def is_better(weight: Tensor, softcap: float | None) -> bool:
+def is_better(weight: Tensor) -> bool:
     """Whether to use this kernel for a head of that weight (V,C)."""
-    return len(weight) >= SMALLEST and softcap is None and torch.is_grad_enabled()
+    return len(weight) >= SMALLEST and torch.is_grad_enabled()
 
 
 def head_loss(x: Tensor, weight: Tensor, targets: Tensor, ignored: int) -> Tensor:

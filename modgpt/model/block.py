@@ -29,11 +29,15 @@ def block(
     ffn_norm_in: Callable[[Tensor], Tensor],
     ffn_norm_out: Callable[[Tensor], Tensor],
     parallel: bool,
+    residual_scale: float,
 ) -> Tensor:
-    """x + a(x) + f(x + a(x)), or x + a(x) + f(x) in parallel; a and f stand between their norms."""
-    mixed = x + attention_norm_out(attention(attention_norm_in(x), pos)[0])
+    """x + r·a(x) + r·f(x + r·a(x)), or x + r·a(x) + r·f(x) in parallel, r = `residual_scale`.
+
+    a and f stand between their norms.
+    """
+    mixed = x + residual_scale * attention_norm_out(attention(attention_norm_in(x), pos)[0])
     read = x if parallel else mixed
-    return mixed + ffn_norm_out(ffn(ffn_norm_in(read))[0])
+    return mixed + residual_scale * ffn_norm_out(ffn(ffn_norm_in(read))[0])
 
 
 class Block(nn.Module):
@@ -47,13 +51,14 @@ class Block(nn.Module):
         attention, ffn, norm: partials that make the parts.
         parallel: add both branches to one x.
         norm_at: where the norms stand: `in` (pre-norm, GPT-2), `out` (OLMo 2) or `both` (sandwich).
+        residual_scale: factor of what each branch adds (Granite's residual_multiplier).
 
     Raises:
-        ValueError: `norm_at` is none of these.
+        ValueError: `norm_at` is none of these, or the scale is not positive.
     """
 
     definition = staticmethod(block)
-    variants = ({}, {"norm_at": "out"}, {"norm_at": "both"})
+    variants = ({}, {"norm_at": "out"}, {"norm_at": "both"}, {"residual_scale": 0.3})
 
     def __init__(
         self,
@@ -67,11 +72,14 @@ class Block(nn.Module):
         norm: Callable[[int], nn.Module],
         parallel: bool = False,
         norm_at: Literal["in", "out", "both"] = "in",
+        residual_scale: float = 1.0,
     ) -> None:
         super().__init__()
+        if residual_scale <= 0:
+            raise ValueError(f"block.residual_scale must be positive, got {residual_scale}")
         if norm_at not in ("in", "out", "both"):
             raise ValueError(f"block.norm_at must be in, out or both, got {norm_at!r}")
-        self.parallel = parallel
+        self.parallel, self.residual_scale = parallel, residual_scale
         self.attention = attention(d_model=d_model, n_heads=n_heads, layer=layer, dropout=dropout)
         self.ffn = ffn(d_model=d_model, layer=layer, dropout=dropout)
 
@@ -88,9 +96,13 @@ class Block(nn.Module):
     ) -> tuple[Tensor, State | None, dict[str, Tensor]]:
         """x (B,T,C) -> (B,T,C), the attention's state after x, the feed-forward's aux."""
         mixed, state = self.attention(self.attention_norm_in(x), pos, positions, state)
-        after = x + self.attention_norm_out(mixed)
+        after = x + self.scaled(self.attention_norm_out(mixed))
         y, aux = self.ffn(self.ffn_norm_in(x if self.parallel else after))
-        return after + self.ffn_norm_out(y), state, aux
+        return after + self.scaled(self.ffn_norm_out(y)), state, aux
+
+    def scaled(self, branch: Tensor) -> Tensor:
+        """What a branch adds to the residual stream."""
+        return branch if self.residual_scale == 1 else self.residual_scale * branch
 
     def reset_parameters(self, init: Initializer) -> None:
         """Draw the initial weights of both branches."""

@@ -31,14 +31,16 @@ def gpt(
     blocks: Sequence[Callable[[Tensor, DefinedPosition], Tensor]],
     norm: Callable[[Tensor], Tensor],
     head: Callable[[Tensor], Tensor],
+    embedding_scale: float,
+    logit_scale: float,
     logit_softcap: float | None,
 ) -> Tensor:
     """Embed, add positions, pass all blocks, norm, score every token: tokens (B,T) -> (B,T,V)."""
-    x = torch.stack([pos.embed(embedding(sequence)) for sequence in tokens])  # (B,T,C)
+    x = torch.stack([pos.embed(embedding_scale * embedding(row)) for row in tokens])  # (B,T,C)
     x = embedding_norm(x)
     for block in blocks:
         x = block(x, pos)
-    logits = head(norm(x))
+    logits = logit_scale * head(norm(x))
     return logits if logit_softcap is None else logit_softcap * torch.tanh(logits / logit_softcap)
 
 
@@ -55,6 +57,9 @@ class GPT(nn.Module):
         attention, ffn, norm, pos, block: partials that make the parts; each layer gets fresh ones.
         embedding_norm: makes a norm of the embeddings (Bloom; Dettmers et al. 2022).
         tied_head: the head's matrix is the embedding's (Press & Wolf 2017).
+        head_bias: give the head a bias of its own, which starts at 0 (GPT-J, Phi).
+        embedding_scale: factor of the token embeddings (Gemma: √C; Granite's embedding_multiplier).
+        logit_scale: factor of the logits, before any cap (Granite's 1/logits_scaling).
         init_std: standard deviation of the initial weights.
         residual_std: the same for the projections that write into the residual stream; None for
             init_std/√(2·n_layers) (GPT-2, section 2.3), 0 to start as the identity.
@@ -63,8 +68,8 @@ class GPT(nn.Module):
             2024, section 2); None to leave them alone.
 
     Raises:
-        ValueError: a size is below 1, dropout is not in [0, 1), logit_softcap is not positive;
-            the positional encoding does not support the width of the heads.
+        ValueError: a size is below 1, dropout is not in [0, 1), logit_softcap or a scale is not
+            positive; the positional encoding does not support the width of the heads.
     """
 
     definition = staticmethod(gpt)
@@ -85,6 +90,9 @@ class GPT(nn.Module):
         block: Callable[..., Block],
         embedding_norm: Callable[[int], nn.Module] = nn.Identity,
         tied_head: bool = True,
+        head_bias: bool = False,
+        embedding_scale: float = 1.0,
+        logit_scale: float = 1.0,
         init_std: float = 0.02,
         residual_std: float | None = None,
         seed: int = 0,
@@ -104,7 +112,12 @@ class GPT(nn.Module):
             raise ValueError(f"model.dropout must lie in [0, 1), got {dropout}")
         if logit_softcap is not None and logit_softcap <= 0:
             raise ValueError(f"model.logit_softcap must be positive, got {logit_softcap}")
+        scales = {"embedding_scale": embedding_scale, "logit_scale": logit_scale}
+        for name, value in scales.items():
+            if value <= 0:
+                raise ValueError(f"model.{name} must be positive, got {value}")
         self.block_size, self.dropout, self.logit_softcap = block_size, dropout, logit_softcap
+        self.embedding_scale, self.logit_scale = embedding_scale, logit_scale
         # Not nn.Embedding(V, C): the values it draws are drawn again, and on the meta device its drawing
         # imports PyTorch's compiler, which takes a second.
         rows = torch.empty(vocab_size, d_model)
@@ -129,7 +142,7 @@ class GPT(nn.Module):
             if problem is not None:
                 raise ValueError(problem)
         self.norm = norm(d_model)
-        self.head = nn.Linear(d_model, vocab_size, bias=False)
+        self.head = nn.Linear(d_model, vocab_size, bias=head_bias)
         if tied_head:
             self.head.weight = self.embedding.weight
         if residual_std is None:
@@ -143,8 +156,15 @@ class GPT(nn.Module):
     def logits(self, x: Tensor) -> Tensor:
         """The head: x (B,T,C) -> (B,T,V)."""
         logits = self.head(x)
+        if self.logit_scale != 1:
+            logits = self.logit_scale * logits
         cap = self.logit_softcap
         return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    @property
+    def plain_head(self) -> bool:
+        """Whether the logits are a product with the head's matrix and nothing more."""
+        return self.head.bias is None and self.logit_scale == 1 and self.logit_softcap is None
 
     def hidden(self, tokens: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Everything but the head: tokens (B,T) -> (B,T,C), aux.
@@ -185,7 +205,10 @@ class GPT(nn.Module):
                 f"{self.pos.max_length - 1} (model.block_size={self.block_size})"
             )
         positions = torch.arange(start, end, device=tokens.device)
-        x = self.embedding_norm(self.pos.embed(self.embedding(tokens), positions))
+        x = self.embedding(tokens)
+        if self.embedding_scale != 1:
+            x = self.embedding_scale * x
+        x = self.embedding_norm(self.pos.embed(x, positions))
         x = F.dropout(x, self.dropout, self.training)
         layers, auxes = [], []
         for block, state in zip(self.blocks, states, strict=True):
@@ -212,6 +235,8 @@ class GPT(nn.Module):
         init.normal(self.embedding.weight)
         if self.head.weight is not self.embedding.weight:
             init.normal(self.head.weight)
+        if self.head.bias is not None:
+            nn.init.zeros_(self.head.bias)
         self.pos.reset_parameters(init)
         for block in self.blocks:
             block.reset_parameters(init)

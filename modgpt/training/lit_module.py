@@ -75,7 +75,7 @@ class LitGPT(L.LightningModule):
         inputs, targets = inputs_and_targets(batch)  # (B,T) each
         x, aux = self.model.hidden(inputs)
         weight = self.model.head.weight
-        if head_loss.is_better(weight, self.model.logit_softcap):
+        if self.model.plain_head and head_loss.is_better(weight):
             loss = head_loss.head_loss(x.flatten(0, 1), weight, targets.flatten(), IGNORED)
         else:
             loss = cross_entropy(self.model.logits(x), targets)

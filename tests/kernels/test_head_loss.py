@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -69,7 +71,17 @@ def test_training_with_a_large_vocabulary(tied: bool, monkeypatch: pytest.Monkey
         assert_same(a, b, "gradient")
 
 
-def test_a_soft_cap_and_a_small_vocabulary_go_the_plain_way() -> None:
+def test_a_small_vocabulary_goes_the_plain_way() -> None:
     large, small = torch.empty(head_loss.SMALLEST, 4), torch.empty(65, 4)
-    assert head_loss.is_better(large, None)
-    assert not head_loss.is_better(large, 30.0) and not head_loss.is_better(small, None)
+    assert head_loss.is_better(large) and not head_loss.is_better(small)
+
+
+@pytest.mark.parametrize("knobs", [{"logit_softcap": 5.0}, {"logit_scale": 0.5}, {"head_bias": True}])
+def test_a_head_that_is_more_than_a_product_goes_the_plain_way(knobs: dict[str, Any]) -> None:
+    model = small_model(vocab_size=V, tied_head=False, **knobs)
+    if model.head.bias is not None:
+        torch.nn.init.normal_(model.head.bias)
+    lit = LitGPT(model, torch.optim.SGD, lambda step: 1.0)  # type: ignore[arg-type]
+    batch = torch.randint(V, (2, 9), generator=torch.Generator().manual_seed(1))
+    wanted = F.cross_entropy(model(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten())
+    assert_same(lit.training_step(batch, 0), wanted, "loss")

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from modgpt.config.compose import compose_job
+from modgpt.model.definition import defined
 from modgpt.training.lit_module import LitGPT
 from modgpt.training.loop import Outcome, train
 from modgpt.training.schedules import cosine
@@ -127,6 +128,27 @@ def test_a_soft_cap_keeps_logits_within_it() -> None:
     lit = LitGPT(capped, sgd, lambda step: 1.0)
     wanted = F.cross_entropy(capped(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
     torch.testing.assert_close(lit.training_step(ids, 0), wanted)
+
+
+def test_scales_and_a_bias_of_the_head() -> None:
+    """Each is what the definition says, in forward passes and in decoding."""
+    knobs = {"embedding_scale": 3.0, "logit_scale": 0.25, "head_bias": True, "logit_softcap": 5.0}
+    model, ids = small_model({}, **knobs).eval(), batch()
+    torch.nn.init.normal_(model.head.bias)
+    got = model(ids)
+    torch.testing.assert_close(got, defined(model)(ids))
+    logits, _ = model.decode(ids, model.initial_state(len(ids), 9))
+    torch.testing.assert_close(logits, got)
+    for name, neutral in {"embedding_scale": 1.0, "logit_scale": 1.0}.items():
+        other = small_model({}, **knobs | {name: neutral}).eval()
+        other.load_state_dict(model.state_dict())
+        assert not torch.allclose(other(ids), got), f"{name} has no effect"
+
+
+@pytest.mark.parametrize("name", ["embedding_scale", "logit_scale"])
+def test_scales_are_positive(name: str) -> None:
+    with pytest.raises(ValueError, match=f"model.{name} must be positive, got 0"):
+        small_model({}, **{name: 0})
 
 
 @pytest.mark.parametrize("cap", [0, -1.0])
