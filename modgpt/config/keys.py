@@ -55,9 +55,9 @@ KEYS: dict[str, Key] = {
     # The width that it leads to stands for `match` in the identity; the comparison has a column for it.
     "match": Key(str, identity=False, factor=False),
     "max_bytes": Key(int | None),
-    # As given; what a machine decides in their place is the same for all jobs of a sweep.
-    "threads": Key(int | None, factor=False),
-    "compile": Key(bool | None, factor=False),
+    # The same for all jobs of a sweep (`modgpt.sweep.settings`), so no two of its jobs differ in them.
+    "threads": Key(int | None, identity=False, factor=False),
+    "compile": Key(bool | None, identity=False, factor=False),
     "run_name": Key(str | None, recipe=False, identity=False, factor=False),
     "resume": Key(str | None, recipe=False, identity=False, factor=False),
     "output_dir": Key(str, recipe=False, identity=False, factor=False),

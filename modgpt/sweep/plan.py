@@ -11,6 +11,7 @@ import torch
 from lightning.fabric import Fabric
 
 from modgpt.config.compose import Job
+from modgpt.errors import UserError
 from modgpt.model.cost import Cost
 from modgpt.runs.record import status_of
 from modgpt.runs.saved import job_of
@@ -56,8 +57,24 @@ def plan(all_overrides: Sequence[Sequence[str]], sweep: Path) -> list[Planned]:
     corpora, by_folder, planned = Corpora(), dict[Path, Planned](), list[Planned]()
     for overrides in all_overrides:
         entry = plan_one(job_of(overrides), sweep, corpora)
-        planned.append(by_folder.setdefault(entry.folder, entry))
+        known = by_folder.setdefault(entry.folder, entry)
+        check_same_machine(known.job, entry.job)
+        planned.append(known)
     return planned
+
+
+def check_same_machine(one: Job, other: Job) -> None:
+    """Refuse two jobs that differ in nothing but what all jobs of a sweep have in common.
+
+    Raises:
+        UserError: threads or compile, with both values.
+    """
+    for key in ("threads", "compile"):
+        if one.config[key] != other.config[key]:
+            raise UserError(
+                f"{key}={one.config[key]} and {key}={other.config[key]} are the same job: all jobs of a "
+                f"sweep have the same {key}; give each its own sweep_name"
+            )
 
 
 def plan_one(job: Job, sweep: Path, corpora: Corpora) -> Planned:
