@@ -118,7 +118,7 @@ def test_every_error_of_the_disk_is_one_line(
         raise OSError(number, os.strerror(number), "/disk/file")
 
     with monkeypatch.context() as patch:
-        full = At(7, lambda: patch.setattr("modgpt.runs.checkpoint.write_checkpoint", fail))
+        full = At(7, lambda: patch.setattr("modgpt.training.checkpoint_io.write_checkpoint", fail))
         with_callback(full, "first", patch)
         code = main(overrides(*SHORT))
     check_failed(tmp_path / "runs" / "r", code, capfd.readouterr().err, os.strerror(number))

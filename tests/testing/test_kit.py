@@ -139,9 +139,10 @@ class NarrowNorm(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.weight, self.eps = nn.Parameter(torch.ones(width)), 1e-5
+        self.zero_centred = False
 
     def forward(self, x: Tensor) -> Tensor:
-        return rms_norm(x.float(), weight=self.weight, eps=self.eps).type_as(x)
+        return rms_norm(x.float(), weight=self.weight, eps=self.eps, zero_centred=False).type_as(x)
 
 
 @pytest.mark.parametrize("make", [OffNorm, NarrowNorm])
