@@ -57,6 +57,8 @@ def stacked(rounds: int, steps: int) -> list[Row]:
 def turn(n_stacked: int, threads: int, steps: int) -> float:
     """Tokens per second of this process: n models stacked, or two by turns where n is 0."""
     torch.set_num_threads(threads)
+    # For all contestants: the fused kernel has no rule for a model axis.
+    F.scaled_dot_product_attention = scaled_dot_product_attention  # type: ignore[assignment]
     n = n_stacked or 2
     models = [model() for _ in range(n)]
     batches = torch.randint(SIZE.vocab_size, (n, WINDOWS, SIZE.block_size + 1))
@@ -102,8 +104,6 @@ def stack(models: list[nn.Module], batches: Tensor) -> Any:
     found, _ = torch.func.stack_module_state(models)
     parameters = {name: p.detach().requires_grad_() for name, p in found.items()}
     optimizer = torch.optim.AdamW(parameters.values(), lr=1e-3, fused=True)
-    # The fused kernel has no rule for a model axis.
-    F.scaled_dot_product_attention = scaled_dot_product_attention  # type: ignore[assignment]
 
     def of_one(own: dict[str, Tensor], batch: Tensor) -> Tensor:
         return loss_of(lambda ids: torch.func.functional_call(models[0], own, (ids,)), batch)

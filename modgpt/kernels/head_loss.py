@@ -4,8 +4,9 @@ Reason: the logits of a large vocabulary are the largest tensor of a step, (N,V)
 several copies of it in fp32. Here a slice of rows is multiplied, turned into its loss and its gradients,
 and forgotten: memory for `LOGITS_AT_ONCE` numbers in place of several times N·V, and each slice stays in
 the processor's cache. The products are those of the plain way: one forwards, two backwards.
-Rule: in training, from a vocabulary of `SMALLEST` on, where the logits are the product alone. PyTorch's
-own `linear_cross_entropy` in chunks was slower than the plain way on a CPU (docs/performance.md).
+Rule: in training, from a vocabulary of `SMALLEST` on, where the logits are the product alone; not in
+fp16, where small gradients would be lost before the loss is scaled. PyTorch's own `linear_cross_entropy`
+in chunks was slower than the plain way in bf16 on a CPU (docs/results/performance.md).
 """
 
 from __future__ import annotations
@@ -21,7 +22,13 @@ LOGITS_AT_ONCE = 2**20  # what a processor's cache has room for
 
 def is_better(weight: Tensor) -> bool:
     """Whether to use this kernel for a head of that weight (V,C)."""
-    return len(weight) >= SMALLEST and torch.is_grad_enabled()
+    return len(weight) >= SMALLEST and torch.is_grad_enabled() and dtype_of(weight) != torch.float16
+
+
+def dtype_of(x: Tensor) -> torch.dtype:
+    """The type in which products with x are computed."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def head_loss(x: Tensor, weight: Tensor, targets: Tensor, ignored: int) -> Tensor:
@@ -35,9 +42,7 @@ def head_loss(x: Tensor, weight: Tensor, targets: Tensor, ignored: int) -> Tenso
 
     Returns: a scalar in fp32, or in fp64 where x is.
     """
-    kind = x.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-    return HeadLoss.apply(x, weight, targets, ignored, dtype)  # pyright: ignore[reportReturnType]
+    return HeadLoss.apply(x, weight, targets, ignored, dtype_of(x))  # pyright: ignore[reportReturnType]
 
 
 class HeadLoss(torch.autograd.Function):

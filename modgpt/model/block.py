@@ -75,7 +75,7 @@ class Block(nn.Module):
         residual_scale: float = 1.0,
     ) -> None:
         super().__init__()
-        if residual_scale <= 0:
+        if not residual_scale > 0:  # also NaN
             raise ValueError(f"block.residual_scale must be positive, got {residual_scale}")
         if norm_at not in ("in", "out", "both"):
             raise ValueError(f"block.norm_at must be in, out or both, got {norm_at!r}")

@@ -114,7 +114,7 @@ class GPT(nn.Module):
             raise ValueError(f"model.logit_softcap must be positive, got {logit_softcap}")
         scales = {"embedding_scale": embedding_scale, "logit_scale": logit_scale}
         for name, value in scales.items():
-            if value <= 0:
+            if not value > 0:  # also NaN
                 raise ValueError(f"model.{name} must be positive, got {value}")
         self.block_size, self.dropout, self.logit_softcap = block_size, dropout, logit_softcap
         self.embedding_scale, self.logit_scale = embedding_scale, logit_scale

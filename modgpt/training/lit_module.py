@@ -50,6 +50,7 @@ class LitGPT(L.LightningModule):
         self.val_accuracy = MeanMetric()  # instead of the perplexity where the data have answers
         self.between_steps: list[Any] = [m for m in model.modules() if hasattr(m, "after_step")]
         self.latest: dict[str, Tensor | float] = {}  # detached metrics of the latest step
+        self.sampled = 0  # batches of the sample
         self.complete = True  # whether the latest validation is, and not a sample
         # Nats and counted targets of each validated window: this process's (2,b) of every batch, and
         # after the validation all of them, (2,windows), in the order of the text.
@@ -128,9 +129,10 @@ class LitGPT(L.LightningModule):
         for metric in (self.val_loss, self.val_accuracy):
             metric.reset()
         batches = self.validated_batches()
-        sample = torch.cat(batches[: self.sampled], dim=1)
-        self.sampled_windows = sample.shape[1]
-        self.window_losses = self.data.in_order(torch.cat(batches, dim=1))
+        self.sampled_windows = sum(batch.shape[1] for batch in batches[: self.sampled])
+        windows = torch.cat(batches, dim=1).cpu()
+        sample = windows[:, : self.sampled_windows]
+        self.window_losses = self.data.in_order(windows)
         metrics["val/sampled_loss"] = sample[0].sum() / sample[1].sum()
         metrics["val/windows"] = torch.tensor(float(self.window_losses.shape[1]))
         self.log_metrics(metrics)
@@ -143,7 +145,7 @@ class LitGPT(L.LightningModule):
         """Nats and targets of the windows of each batch, (2,b), of all processes: r has every r-th."""
         n = self.trainer.world_size
         if n == 1:
-            return [batch.cpu() for batch in self.batches_of_windows]
+            return self.batches_of_windows
         shares: list[list[Tensor]] = [[]] * n
         torch.distributed.all_gather_object(shares, [share.cpu() for share in self.batches_of_windows])
         batches = []

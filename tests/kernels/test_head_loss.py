@@ -74,6 +74,8 @@ def test_training_with_a_large_vocabulary(tied: bool, monkeypatch: pytest.Monkey
 def test_a_small_vocabulary_goes_the_plain_way() -> None:
     large, small = torch.empty(head_loss.SMALLEST, 4), torch.empty(65, 4)
     assert head_loss.is_better(large) and not head_loss.is_better(small)
+    with torch.autocast("cpu", torch.float16):
+        assert not head_loss.is_better(large), "small gradients would be lost before the loss is scaled"
 
 
 @pytest.mark.parametrize("knobs", [{"logit_softcap": 5.0}, {"logit_scale": 0.5}, {"head_bias": True}])

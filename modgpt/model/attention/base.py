@@ -152,7 +152,7 @@ class Attention(nn.Module, ABC):
             raise ValueError(f"attention.head_dim must be at least 1, got {head_dim}")
         if qk_norm_over not in ("head", "width"):
             raise ValueError(f"attention.qk_norm_over must be head or width, got {qk_norm_over!r}")
-        if clip_qkv is not None and clip_qkv <= 0:
+        if clip_qkv is not None and not clip_qkv > 0:  # also NaN
             raise ValueError(f"attention.clip_qkv must be positive, got {clip_qkv}; null leaves it out")
         if output_gate not in (None, "head", "element"):
             raise ValueError(f"attention.output_gate must be head, element or null, got {output_gate!r}")

@@ -50,7 +50,7 @@ class SoftmaxAttention(Attention):
 
     def __init__(self, *, sinks: bool = False, softcap: float | None = None, **base: Any) -> None:
         super().__init__(**base)
-        if softcap is not None and softcap <= 0:
+        if softcap is not None and not softcap > 0:  # also NaN
             raise ValueError(f"attention.softcap must be positive, got {softcap}; null leaves it out")
         self.softcap = softcap
         self.sinks = nn.Parameter(torch.zeros(self.n_heads)) if sinks else None
@@ -74,50 +74,40 @@ class SoftmaxAttention(Attention):
             is_causal: stands for the lower triangular `allowed` where there is no bias, and lets the
                 kernel skip what it hides.
         """
-        dropout = self.dropout if self.training else 0.0
-        if self.sinks is not None or self.softcap is not None:
-            return self.attend_by_scores(q, k, v, allowed, bias, is_causal, dropout)
+        by_scores = self.sinks is not None or self.softcap is not None
+        if by_scores and is_causal:
+            allowed = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
         mask = allowed
         if bias is not None:
             mask = bias if allowed is None else bias.masked_fill(~allowed, float("-inf"))
             mask = mask.to(q.dtype)
+        if by_scores:
+            return self.attend_by_scores(q, k, v, mask)
         kernel = products if products.is_faster(q, k) else F
         return kernel.scaled_dot_product_attention(
             q,
             k,
             v,
             attn_mask=mask,
-            dropout_p=dropout,
+            dropout_p=self.dropout if self.training else 0.0,
             is_causal=is_causal,
             scale=self.scale,
             enable_gqa=q.shape[1] != k.shape[1],
         )
 
-    def attend_by_scores(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        allowed: Tensor | None,
-        bias: Tensor | None,
-        is_causal: bool,
-        dropout: float,
-    ) -> Tensor:
+    def attend_by_scores(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """The same with sinks or a soft cap, which no kernel of PyTorch knows: scores are written."""
         if q.shape[1] != k.shape[1]:
             k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
-        if is_causal:
-            allowed = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
         scores = self.capped(q @ k.mT * self.scale)
-        if bias is not None:
-            scores = scores + bias
-        if allowed is not None:
-            scores = scores.masked_fill(~allowed, float("-inf"))
+        if mask is not None:
+            hidden = mask.dtype == torch.bool
+            scores = scores.masked_fill(~mask, float("-inf")) if hidden else scores + mask
         if self.sinks is not None:
             column = self.sinks[:, None, None].expand(*scores.shape[:-1], 1)  # (B,H,Tq,1)
             scores = torch.cat([scores, column.type_as(scores)], dim=-1)
         weights = scores.softmax(-1)[..., : k.shape[2]]
-        return F.dropout(weights, dropout).type_as(v) @ v
+        return F.dropout(weights, self.dropout, self.training).type_as(v) @ v
 
     def capped(self, scores: Tensor) -> Tensor:
         """c·tanh(scores/c)."""

@@ -124,8 +124,8 @@ class MixtureOfExperts(FeedForward):
         bias_rate: what a bias changes by after each step; 0 for no biases.
 
     Raises:
-        ValueError: top_k is not in 1 … E, hidden < 1, n_shared < 0, bias_rate < 0, C is no multiple of
-            8, unknown scores, or a choice by the experts, which looks into the future.
+        ValueError: top_k is not in 1 … E, hidden < 1, n_shared < 0, bias_rate < 0, gate_scale ≤ 0, C is
+            no multiple of 8, unknown scores, or a choice by the experts, which looks into the future.
     """
 
     definition = staticmethod(mixture_of_experts)
@@ -169,8 +169,10 @@ class MixtureOfExperts(FeedForward):
                 f"ffn=moe needs a width that is a multiple of 8, got model.d_model={self.d_model}"
             )
         for name, value in {"n_shared": n_shared, "bias_rate": bias_rate}.items():
-            if value < 0:
+            if not value >= 0:  # also NaN
                 raise ValueError(f"ffn.{name} must not be negative, got {value}")
+        if not gate_scale > 0:
+            raise ValueError(f"ffn.gate_scale must be positive, got {gate_scale}")
         if scores not in ("softmax", "sigmoid"):
             raise ValueError(f"ffn.scores must be softmax or sigmoid, got {scores!r}")
         if choice != "token":

@@ -37,7 +37,7 @@ class DynamicTanh(nn.Module):
 
     def __init__(self, width: int, *, alpha: float = 0.5, bias: bool = False) -> None:
         super().__init__()
-        if alpha <= 0:
+        if not alpha > 0:  # also NaN
             raise ValueError(f"norm.alpha must be positive, got {alpha}")
         self.alpha = nn.Parameter(torch.tensor(float(alpha)))
         self.weight = nn.Parameter(torch.ones(width))

@@ -112,7 +112,7 @@ class RotaryPosition(Position):
             raise ValueError(f"pos.fraction must lie in (0, 1], got {fraction}")
         if scaling not in (None, "linear", "yarn"):
             raise ValueError(f"pos.scaling must be linear, yarn or null, got {scaling!r}")
-        if factor < 1 or (scaling is None and factor != 1):
+        if not factor >= 1 or (scaling is None and factor != 1):
             raise ValueError(
                 f"pos.factor={factor} must be at least 1, and needs pos.scaling=linear or yarn above 1"
             )

@@ -303,6 +303,7 @@ def test_linear_keeps_its_sums_in_fp32() -> None:
         ({"head_dim": 0}, "attention.head_dim must be at least 1, got 0"),
         ({"qk_norm_over": "heads"}, "attention.qk_norm_over must be head or width, got 'heads'"),
         ({"clip_qkv": 0.0}, "attention.clip_qkv must be positive, got 0.0"),
+        ({"clip_qkv": float("nan")}, "attention.clip_qkv must be positive, got nan"),
         ({"output_gate": "width"}, "attention.output_gate must be head, element or null, got 'width'"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",

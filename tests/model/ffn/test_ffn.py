@@ -245,6 +245,8 @@ def test_shared_experts_are_one_layer_beside_the_others() -> None:
         ("moe", {"n_experts": 0}, "ffn.n_experts must be at least 1, got 0"),
         ("moe", {"n_shared": -1}, "ffn.n_shared must not be negative, got -1"),
         ("moe", {"bias_rate": -0.1}, "ffn.bias_rate must not be negative, got -0.1"),
+        ("moe", {"gate_scale": 0.0}, "ffn.gate_scale must be positive, got 0.0"),
+        ("moe", {"bias_rate": float("nan")}, "ffn.bias_rate must not be negative, got nan"),
         ("moe", {"scores": "tanh"}, "ffn.scores must be softmax or sigmoid, got 'tanh'"),
         ("moe", {"choice": "expert"}, "ffn.choice must be token, got 'expert': an expert that chooses"),
         ("moe", {"top_k": 0}, "ffn.top_k=0 must lie between 1 and ffn.n_experts=8"),

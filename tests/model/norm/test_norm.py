@@ -92,7 +92,7 @@ def test_dynamic_tanh_is_bounded_and_starts_linear() -> None:
     torch.testing.assert_close(module(1e-3 * x), 0.5e-3 * x, rtol=1e-4, atol=1e-9)
 
 
-@pytest.mark.parametrize("alpha", [0.0, -1.0])
+@pytest.mark.parametrize("alpha", [0.0, -1.0, float("nan")])
 def test_alpha_is_positive(alpha: float) -> None:
     with pytest.raises(ValueError, match=f"norm.alpha must be positive, got {alpha}"):
         OPTIONS["dyt"](24, alpha=alpha)
