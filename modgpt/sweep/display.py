@@ -98,7 +98,7 @@ class Display:
         if progress.elsewhere:
             title += f", {len(progress.elsewhere)} held by another process"
         table = Table(title=title, header_style="bold")
-        for name in ("running", "step", "val/loss", "left"):
+        for name in ("running", "step", "val/loss so far", "left"):
             table.add_column(name, justify="left" if name == "running" else "right")
         for job in progress.running:
             record = latest(job.entry)
