@@ -33,10 +33,12 @@ def write(arguments: argparse.Namespace) -> int:
     for package in arguments.trust:
         trust_package(package)
     require_transformers()
-    from modgpt.huggingface.export import export
+    from modgpt.huggingface.export import export, tokenizer_class
     from modgpt.runs.folder import load_run
 
-    architecture = export(load_run(arguments.run), arguments.out)
+    run = load_run(arguments.run)
+    architecture = export(run, arguments.out)
     print(f"{arguments.out} ({architecture.model_type}), open it with:")
-    print(f"  transformers.AutoModelForCausalLM.from_pretrained({str(arguments.out)!r})")
+    for opener in ("AutoModelForCausalLM", tokenizer_class(arguments.out, run.tokenizer)):
+        print(f"  transformers.{opener}.from_pretrained({str(arguments.out)!r})")
     return 0

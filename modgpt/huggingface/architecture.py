@@ -9,6 +9,7 @@ from typing import Any
 from modgpt.huggingface.weights import Table
 
 Config = Mapping[str, Any]
+Settings = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -18,12 +19,13 @@ class Converted:
     Args:
         name: their key, which the export writes.
         ours: computes our value from their whole configuration.
-        theirs: computes their value from ours and the number of layers.
+        theirs: computes their value from all settings of ours, by their dotted keys, where a null is
+            replaced by the value that it stands for (`attention.head_dim`).
     """
 
     name: str
     ours: Callable[[Config], Any]
-    theirs: Callable[[Any, int], Any]
+    theirs: Callable[[Settings], Any]
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,9 @@ class Architecture:
         preset: our option of `experiment` that composes its parts.
         config: maps our keys to theirs; a dot enters a nested configuration.
         weights: maps our modules or tensors to theirs; {i} stands for the layer.
-        fixed: values that their configuration must have, for the parts to be those of the preset.
+        fixed: values that their configuration must have, for the parts to be those of the preset. A
+            function computes the value from the rest of their configuration.
+        derived: settings of ours that follow from their configuration and that it has no key for.
     """
 
     model_type: str
@@ -43,3 +47,14 @@ class Architecture:
     config: Mapping[str, str | Converted]
     weights: Table
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    derived: Mapping[str, Callable[[Config], Any]] = field(default_factory=dict)
+
+    def fixed_for(self, config: Config) -> dict[str, Any]:
+        """The fixed values, those that depend on a configuration computed for this one."""
+        return {k: v(config) if callable(v) else v for k, v in self.fixed.items()}
+
+
+def layers_of(part: str, ours: Settings) -> list[str]:
+    """The option that each layer has, of a part with a pattern: attention=hybrid, ffn=hybrid."""
+    pattern = ours[f"{part}.pattern"]
+    return [pattern[layer % len(pattern)] for layer in range(ours["model.n_layers"])]

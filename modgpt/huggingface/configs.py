@@ -53,7 +53,7 @@ def find_architecture(config: Config) -> Architecture:
 
 def differing(architecture: Architecture, config: Config) -> list[tuple[str, Any]]:
     """What a configuration would have to say, and does not, for the parts to be the preset's."""
-    wrong = [(k, v) for k, v in architecture.fixed.items() if select(config, k) != v]
+    wrong = [(k, v) for k, v in architecture.fixed_for(config).items() if select(config, k) != v]
     sliding = architecture.config.get("attention.window")
     if isinstance(sliding, str) and select(config, sliding) is None:
         wrong.append((sliding, "a number"))
@@ -72,6 +72,8 @@ def overrides_for(architecture: Architecture, config: Config) -> list[str]:
         name = theirs.name if isinstance(theirs, Converted) else theirs
         value = theirs.ours(config) if isinstance(theirs, Converted) else select(config, theirs)
         overrides.append(f"{ours}={literal(name, value)}")
+    for ours, derive in architecture.derived.items():
+        overrides.append(f"{ours}={literal(ours, derive(config))}")
     return overrides
 
 
@@ -101,11 +103,12 @@ def check_table(architecture: Architecture) -> None:
     table = f"the table of {architecture.model_type} (experiment={architecture.preset})"
     preset = composed_preset(architecture.preset)
     theirs = transformers.CONFIG_MAPPING[architecture.model_type]().to_dict()
-    for key, name in architecture.config.items():
+    for key in (*architecture.config, *architecture.derived):
         parent, _, leaf = key.rpartition(".")
         node = OmegaConf.select(preset, parent)
         if not isinstance(node, DictConfig) or leaf not in node.keys():  # noqa: SIM118, also of ???
             raise UserError(f"{table} names {key!r}, which the preset does not have")
+    for name in architecture.config.values():
         # What a Converted reads may be a key that only older files have.
         if isinstance(name, str) and select(theirs, name, unknown) is unknown:
             raise UserError(f"{table} names {name!r}, which transformers does not have")
@@ -199,9 +202,16 @@ def preset_like(architecture: Architecture, ours: dict[str, Any]) -> dict[str, A
         if key in ours:
             OmegaConf.update(cfg, key, ours[key])
     try:
+        # What their configuration implies is held to what we have, as the parts are.
+        for key, derive in architecture.derived.items():
+            OmegaConf.update(cfg, key, derive(their_config(architecture, ours)))
         with torch.device("meta"):
             return settled(cfg, build_model(cfg))
-    except ValueError:
+    except (
+        UserError,
+        ValueError,
+        KeyError,
+    ):  # an impossible size, or a knob that ours lacks
         return None
 
 
@@ -215,25 +225,33 @@ def settled(cfg: DictConfig, model: GPT) -> dict[str, Any]:
     cfg = cfg.copy()
     OmegaConf.resolve(cfg)
     settings = {k: v for group in ("model", *PARTS) for k, v in flat(cfg[group], group).items()}
-    block = model.blocks[0]
-    modules = {"attention": block.attention, "ffn": block.ffn}
+    settings["model.embedding_scale"] = model.embedding_scale
     for key in settings:
         part, _, knob = key.partition(".")
-        if settings[key] is None and part in modules:
-            settings[key] = getattr(modules[part], knob.rpartition(".")[2], None)
+        layer = layer_with(key, settings)
+        if settings[key] is None and part in ("attention", "ffn") and layer < len(model.blocks):
+            module = getattr(model.blocks[layer], part)
+            settings[key] = getattr(module, knob.rpartition(".")[2], None)
     return settings
+
+
+def layer_with(key: str, settings: dict[str, Any]) -> int:
+    """The first layer that has the part of a key: of `ffn.options.moe.hidden` the first with moe."""
+    part, _, option = key.partition(".options.")
+    pattern = settings.get(f"{part}.pattern") if option else None
+    return pattern.index(option.partition(".")[0]) if pattern else 0
 
 
 def their_config(architecture: Architecture, ours: dict[str, Any]) -> dict[str, Any]:
     """Transformers' configuration, as nested as it is there."""
     config: dict[str, Any] = {}
-    for key, value in architecture.fixed.items():
-        put(config, key, value)
     for key, theirs in architecture.config.items():
         if isinstance(theirs, Converted):
-            put(config, theirs.name, theirs.theirs(ours[key], ours["model.n_layers"]))
+            put(config, theirs.name, theirs.theirs(ours))
         else:
             put(config, theirs, ours[key])
+    for key, value in architecture.fixed_for(config).items():
+        put(config, key, value)
     return config
 
 

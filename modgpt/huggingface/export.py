@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ from typing import Any
 import torch
 import transformers
 
+from modgpt.data.tokenizers.base import Tokenizer
 from modgpt.errors import UserError
 from modgpt.files import new_folder
 from modgpt.huggingface import silenced
 from modgpt.huggingface.architecture import Architecture
 from modgpt.huggingface.configs import match_architecture
-from modgpt.huggingface.tokenizer import wrapped
+from modgpt.huggingface.tokenizer import library_tokenizer, wrapped
 from modgpt.huggingface.weights import check_rules, to_theirs
 from modgpt.model.gpt import GPT
 from modgpt.runs.folder import Run
@@ -78,3 +80,18 @@ def check_same_logits(ours: GPT, theirs: Any) -> None:
     off = (theirs.eval()(ids).logits - ours.eval()(ids)).abs().max().item()
     if not off <= TOLERANCE:
         raise UserError(f"transformers' logits differ by {off:.2g}: nothing has been written")
+
+
+def tokenizer_class(out: Path, tokenizer: Tokenizer) -> str:
+    """The class of transformers that opens the tokenizer of an exported folder as it is.
+
+    That is AutoTokenizer, except for the few architectures (qwen2) for which it makes a tokenizer of
+    their own in any case.
+    """
+    found = transformers.AutoTokenizer.from_pretrained(
+        out, local_files_only=True, trust_remote_code=False
+    )
+    same = json.loads(library_tokenizer(tokenizer).to_str())
+    read = json.loads(found.backend_tokenizer.to_str())
+    kept = all(read[step] == same[step] for step in ("model", "normalizer", "pre_tokenizer", "decoder"))
+    return "AutoTokenizer" if kept else "PreTrainedTokenizerFast"

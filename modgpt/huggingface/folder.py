@@ -36,6 +36,8 @@ LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
 # What older versions of transformers wrote, and today's still understand.
 OLDER_KEYS = {"rope_theta", "rope_scaling", "partial_rotary_factor", "rotary_pct", "rotary_emb_base"}
 OLDER_KEYS |= {"n_embed", "seq_length"}
+# And one that some models read without a field for it (Qwen3's mixtures).
+OLDER_KEYS |= {"head_dim"}
 # Common keys that have no effect on the logits.
 WITHOUT_EFFECT = {field.name for field in dataclasses.fields(transformers.PreTrainedConfig)}
 
@@ -59,7 +61,7 @@ def read_config(source: Path, tensors: int) -> transformers.PreTrainedConfig:
         raise UserError(f"{source}: transformers knows no model_type={short(model_type)}")
     made = transformers.CONFIG_MAPPING[model_type]
     names = {field.name for field in dataclasses.fields(made)} - WITHOUT_EFFECT
-    names |= OLDER_KEYS | set(made.attribute_map)
+    names |= OLDER_KEYS | set(made.attribute_map) | set(made.attribute_map.values())
     check_integers(config)
     check_layers(config, tensors)
     try:

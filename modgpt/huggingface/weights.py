@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from modgpt.errors import UserError
-from modgpt.model.attention.base import Attention
+from modgpt.model.block import Block
 from modgpt.model.gpt import GPT
 
 Weights = Mapping[str, Tensor]
@@ -20,16 +20,18 @@ class Same:
 
     Args:
         names: theirs, of modules or of single tensors.
+
+    A rule sees the layer that the tensor belongs to, for the numbers and widths of its heads.
     """
 
     def __init__(self, *names: str) -> None:
         self.names = names
 
-    def ours(self, theirs: list[Tensor], heads: Attention) -> Tensor:
+    def ours(self, theirs: list[Tensor], layer: Block) -> Tensor:
         """Our tensor from theirs, in the order of `names`."""
         return theirs[0]
 
-    def theirs(self, ours: Tensor, heads: Attention) -> list[Tensor]:
+    def theirs(self, ours: Tensor, layer: Block) -> list[Tensor]:
         """Their tensors from ours, in the order of `names`."""
         return [ours]
 
@@ -37,27 +39,28 @@ class Same:
 class Transposed(Same):
     """A matrix stored as (in, out): GPT-2's `Conv1D`."""
 
-    def ours(self, theirs: list[Tensor], heads: Attention) -> Tensor:
+    def ours(self, theirs: list[Tensor], layer: Block) -> Tensor:
         return theirs[0].T
 
-    def theirs(self, ours: Tensor, heads: Attention) -> list[Tensor]:
+    def theirs(self, ours: Tensor, layer: Block) -> list[Tensor]:
         return [ours.T]
 
 
 class Stacked(Same):
     """Several matrices of one size, stacked by rows: gate and up."""
 
-    def ours(self, theirs: list[Tensor], heads: Attention) -> Tensor:
+    def ours(self, theirs: list[Tensor], layer: Block) -> Tensor:
         return torch.cat(theirs)
 
-    def theirs(self, ours: Tensor, heads: Attention) -> list[Tensor]:
+    def theirs(self, ours: Tensor, layer: Block) -> list[Tensor]:
         return list(ours.chunk(len(self.names)))
 
 
 class QueryKeyValue(Stacked):
     """Queries, keys and values, stacked by rows; grouped-query attention has fewer keys and values."""
 
-    def theirs(self, ours: Tensor, heads: Attention) -> list[Tensor]:
+    def theirs(self, ours: Tensor, layer: Block) -> list[Tensor]:
+        heads = layer.attention
         n = heads.n_heads, heads.n_kv_heads, heads.n_kv_heads
         return list(ours.split([heads.head_dim * heads_of_kind for heads_of_kind in n]))
 
@@ -65,18 +68,20 @@ class QueryKeyValue(Stacked):
 class ByHead(Same):
     """Queries, keys and values stacked head by head: Bloom, GPT-NeoX."""
 
-    def ours(self, theirs: list[Tensor], heads: Attention) -> Tensor:
-        return theirs[0].unflatten(0, (heads.n_heads, 3, -1)).transpose(0, 1).flatten(0, 2)
+    def ours(self, theirs: list[Tensor], layer: Block) -> Tensor:
+        return theirs[0].unflatten(0, (layer.attention.n_heads, 3, -1)).transpose(0, 1).flatten(0, 2)
 
-    def theirs(self, ours: Tensor, heads: Attention) -> list[Tensor]:
-        return [ours.unflatten(0, (3, heads.n_heads, -1)).transpose(0, 1).flatten(0, 2)]
+    def theirs(self, ours: Tensor, layer: Block) -> list[Tensor]:
+        return [ours.unflatten(0, (3, layer.attention.n_heads, -1)).transpose(0, 1).flatten(0, 2)]
 
 
 Table = Mapping[str, Same]
 
 
-def rule_of(name: str, table: Table) -> tuple[Same, list[str]]:
-    """The rule for a tensor of ours, and the names of theirs that it is made of.
+def rule_of(name: str, table: Table) -> tuple[Same, list[str], int]:
+    """The rule for a tensor of ours, the names of theirs that it is made of, and its layer.
+
+    The layer of a tensor outside the blocks is 0.
 
     Raises:
         UserError: the table has no rule for it.
@@ -88,8 +93,8 @@ def rule_of(name: str, table: Table) -> tuple[Same, list[str]]:
     if rule is None:
         raise UserError(f"the table of weights has no {general}")
     suffix = "" if general in table else f".{leaf}"
-    number = layer.group(1) if layer else ""
-    return rule, [their.format(i=number) + suffix for their in rule.names]
+    number = int(layer.group(1)) if layer else 0
+    return rule, [their.format(i=number) + suffix for their in rule.names], number
 
 
 def check_rules(model: GPT, table: Table) -> None:
@@ -113,14 +118,14 @@ def from_theirs(theirs: Weights, model: GPT, table: Table) -> dict[str, Tensor]:
     Raises:
         UserError: a tensor is missing, left over or of another shape, or tied tensors differ.
     """
-    left, state, heads = set(theirs), {}, model.blocks[0].attention
+    left, state = set(theirs), {}
     tied: dict[int, str] = {}
     for name, own in model.state_dict().items():
-        rule, names = rule_of(name, table)
+        rule, names, layer = rule_of(name, table)
         missing = [n for n in names if n not in theirs]
         if missing:
             raise UserError(f"the weights lack {missing[0]}, which {name} is made of")
-        tensor = rule.ours([theirs[n] for n in names], heads)
+        tensor = rule.ours([theirs[n] for n in names], model.blocks[layer])
         if tensor.shape != own.shape:
             raise UserError(
                 f"{', '.join(names)} make {name} of shape {tuple(tensor.shape)}, the configuration "
@@ -146,10 +151,9 @@ def to_theirs(model: GPT, table: Table) -> dict[str, Tensor]:
     """
     state: dict[str, Tensor] = {}
     origin: dict[str, str] = {}
-    heads = model.blocks[0].attention
     for name, tensor in model.state_dict().items():
-        rule, names = rule_of(name, table)
-        for n, part in zip(names, rule.theirs(tensor, heads), strict=True):
+        rule, names, layer = rule_of(name, table)
+        for n, part in zip(names, rule.theirs(tensor, model.blocks[layer]), strict=True):
             if n in state and not torch.equal(state[n], part):
                 raise UserError(f"{origin[n]} and {name} differ, but both become {n}")
             state[n], origin[n] = part.contiguous(), name

@@ -29,15 +29,17 @@ def block(
     ffn_norm_in: Callable[[Tensor], Tensor],
     ffn_norm_out: Callable[[Tensor], Tensor],
     parallel: bool,
+    one_norm: bool,
     residual_scale: float,
 ) -> Tensor:
     """x + r·a(x) + r·f(x + r·a(x)), or x + r·a(x) + r·f(x) in parallel, r = `residual_scale`.
 
-    a and f stand between their norms.
+    a and f stand between their norms; with `one_norm` both read what the first norm puts out.
     """
-    mixed = x + residual_scale * attention_norm_out(attention(attention_norm_in(x), pos)[0])
-    read = x if parallel else mixed
-    return mixed + residual_scale * ffn_norm_out(ffn(ffn_norm_in(read))[0])
+    normed = attention_norm_in(x)
+    mixed = x + residual_scale * attention_norm_out(attention(normed, pos)[0])
+    read = normed if one_norm else ffn_norm_in(x if parallel else mixed)
+    return mixed + residual_scale * ffn_norm_out(ffn(read)[0])
 
 
 class Block(nn.Module):
@@ -51,10 +53,13 @@ class Block(nn.Module):
         attention, ffn, norm: partials that make the parts.
         parallel: add both branches to one x.
         norm_at: where the norms stand: `in` (pre-norm, GPT-2), `out` (OLMo 2) or `both` (sandwich).
+        one_norm: both parallel branches read one normed x (GPT-J, Phi, Cohere), instead of a norm each
+            (GPT-NeoX).
         residual_scale: factor of what each branch adds (Granite's residual_multiplier).
 
     Raises:
-        ValueError: `norm_at` is none of these, or the scale is not positive.
+        ValueError: `norm_at` is none of these, the scale is not positive, or `one_norm` where there are
+            not two norms of one x.
     """
 
     definition = staticmethod(block)
@@ -72,6 +77,7 @@ class Block(nn.Module):
         norm: Callable[[int], nn.Module],
         parallel: bool = False,
         norm_at: Literal["in", "out", "both"] = "in",
+        one_norm: bool = False,
         residual_scale: float = 1.0,
     ) -> None:
         super().__init__()
@@ -79,7 +85,12 @@ class Block(nn.Module):
             raise ValueError(f"block.residual_scale must be positive, got {residual_scale}")
         if norm_at not in ("in", "out", "both"):
             raise ValueError(f"block.norm_at must be in, out or both, got {norm_at!r}")
-        self.parallel, self.residual_scale = parallel, residual_scale
+        if one_norm and (not parallel or norm_at == "out"):
+            raise ValueError(
+                f"block.one_norm=true needs block=parallel and block.norm_at=in or both, got "
+                f"parallel={parallel}, norm_at={norm_at}: there are not two norms of one x"
+            )
+        self.parallel, self.one_norm, self.residual_scale = parallel, one_norm, residual_scale
         self.attention = attention(d_model=d_model, n_heads=n_heads, layer=layer, dropout=dropout)
         self.ffn = ffn(d_model=d_model, layer=layer, dropout=dropout)
 
@@ -88,16 +99,18 @@ class Block(nn.Module):
 
         self.attention_norm_in = norm_if(norm_at != "out")
         self.attention_norm_out = norm_if(norm_at != "in")
-        self.ffn_norm_in = norm_if(norm_at != "out")
+        self.ffn_norm_in = norm_if(norm_at != "out" and not one_norm)
         self.ffn_norm_out = norm_if(norm_at != "in")
 
     def forward(
         self, x: Tensor, pos: Position, positions: Tensor, state: State | None = None
     ) -> tuple[Tensor, State | None, dict[str, Tensor]]:
         """x (B,T,C) -> (B,T,C), the attention's state after x, the feed-forward's aux."""
-        mixed, state = self.attention(self.attention_norm_in(x), pos, positions, state)
+        normed = self.attention_norm_in(x)
+        mixed, state = self.attention(normed, pos, positions, state)
         after = x + self.scaled(self.attention_norm_out(mixed))
-        y, aux = self.ffn(self.ffn_norm_in(x if self.parallel else after))
+        read = normed if self.one_norm else self.ffn_norm_in(x if self.parallel else after)
+        y, aux = self.ffn(read)
         return after + self.scaled(self.ffn_norm_out(y)), state, aux
 
     def scaled(self, branch: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -58,7 +58,8 @@ class GPT(nn.Module):
         embedding_norm: makes a norm of the embeddings (Bloom; Dettmers et al. 2022).
         tied_head: the head's matrix is the embedding's (Press & Wolf 2017).
         head_bias: give the head a bias of its own, which starts at 0 (GPT-J, Phi).
-        embedding_scale: factor of the token embeddings (Gemma: √C; Granite's embedding_multiplier).
+        embedding_scale: factor of the token embeddings (Granite's embedding_multiplier), or `sqrt_width`
+            for √C (Gemma).
         logit_scale: factor of the logits, before any cap (Granite's 1/logits_scaling).
         init_std: standard deviation of the initial weights.
         residual_std: the same for the projections that write into the residual stream; None for
@@ -91,7 +92,7 @@ class GPT(nn.Module):
         embedding_norm: Callable[[int], nn.Module] = nn.Identity,
         tied_head: bool = True,
         head_bias: bool = False,
-        embedding_scale: float = 1.0,
+        embedding_scale: float | Literal["sqrt_width"] = 1.0,
         logit_scale: float = 1.0,
         init_std: float = 0.02,
         residual_std: float | None = None,
@@ -112,9 +113,11 @@ class GPT(nn.Module):
             raise ValueError(f"model.dropout must lie in [0, 1), got {dropout}")
         if logit_softcap is not None and logit_softcap <= 0:
             raise ValueError(f"model.logit_softcap must be positive, got {logit_softcap}")
+        if embedding_scale == "sqrt_width":
+            embedding_scale = math.sqrt(d_model)
         scales = {"embedding_scale": embedding_scale, "logit_scale": logit_scale}
         for name, value in scales.items():
-            if not value > 0:  # also NaN
+            if isinstance(value, str) or not value > 0:  # also NaN
                 raise ValueError(f"model.{name} must be positive, got {value}")
         self.block_size, self.dropout, self.logit_softcap = block_size, dropout, logit_softcap
         self.embedding_scale, self.logit_scale = embedding_scale, logit_scale

@@ -28,15 +28,16 @@ from modgpt.data.tokenizers.pretrained import PretrainedTokenizer
 from modgpt.data.tokenizers.saved import load_tokenizer
 from modgpt.errors import UserError
 from modgpt.huggingface.configs import match_architecture
-from modgpt.huggingface.export import check_same_logits, export
+from modgpt.huggingface.export import check_same_logits, export, tokenizer_class
 from modgpt.huggingface.importing import import_folder
+from modgpt.huggingface.tables import ARCHITECTURES
 from modgpt.runs.saved import job_of
 from modgpt.training.loop import Outcome, train
 from tests.checkout import ROOT
 from tests.huggingface.test_parity import SIZES, theirs
 
 Overrides = Callable[..., list[str]]
-PRESETS = ["gpt2", "gpt_neo", "llama", "mistral", "mixtral", "bloom", "mpt", "pythia", "qwen3", "olmo2"]
+PRESETS = list(dict.fromkeys(architecture.preset for architecture in ARCHITECTURES))
 
 
 def script(name: str, *arguments: str) -> int:
@@ -61,7 +62,9 @@ def test_every_preset_trains_goes_out_and_comes_back(
     architecture = export(load_run(outcome.folder), out)
     assert architecture.preset == preset
     model = transformers.AutoModelForCausalLM.from_pretrained(out)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(out)
+    opener = tokenizer_class(out, outcome.data.tokenizer)
+    assert opener == ("PreTrainedTokenizerFast" if preset == "qwen2" else "AutoTokenizer")
+    tokenizer = getattr(transformers, opener).from_pretrained(out)
     text = "to be¿ü\n that"
     ids = outcome.data.tokenizer.encode(text)
     assert tokenizer(text, add_special_tokens=False).input_ids == ids.tolist()

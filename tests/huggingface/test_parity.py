@@ -46,6 +46,11 @@ def with_rope(theta: float, **more: float) -> dict[str, Any]:
     return {"rope_parameters": {"rope_type": "default", "rope_theta": theta} | more}
 
 
+def without(sizes: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {k: v for k, v in sizes.items() if k not in names}
+
+
+GEMMA_TYPES = ["full_attention", "sliding_attention", "sliding_attention"]
 ENDS = {"bos_token_id": None, "eos_token_id": None}
 NEO_TYPES = [[["global", "local"], 2]], [[["global", "local", "local"], 1], [["global"], 1]]
 SIZES: dict[str, list[dict[str, Any]]] = {
@@ -91,6 +96,42 @@ SIZES: dict[str, list[dict[str, Any]]] = {
     ],
     "qwen3": [*grouped(head_dim=16), *grouped(head_dim=6)[:1]],
     "olmo2": grouped(),
+    "opt": [
+        without(LLAMA, "intermediate_size", "num_key_value_heads")
+        | {"num_attention_heads": h, "ffn_dim": 40, "word_embed_proj_dim": 48}
+        for h in (4, 6)
+    ],
+    "gptj": [
+        {"n_embd": 48, "n_layer": 3, "n_head": h, "n_positions": 32, "vocab_size": V, "n_inner": inner}
+        | {"rotary_dim": rotated}
+        | ENDS
+        for h, inner, rotated in ((4, None, 4), (6, 40, 8))
+    ],
+    "phi": [*grouped(**with_rope(1e4, partial_rotary_factor=0.5))],
+    "qwen2": grouped(),
+    "qwen3_moe": [
+        *grouped(head_dim=16, moe_intermediate_size=24, num_experts=6, num_experts_per_tok=3),
+        grouped(moe_intermediate_size=16, num_experts=4, num_experts_per_tok=2, norm_topk_prob=True)[1]
+        | {"head_dim": 6},
+    ],
+    "olmoe": [
+        *grouped(num_experts=6, num_experts_per_tok=3),
+        *grouped(num_experts=4, num_experts_per_tok=2, norm_topk_prob=True)[1:2],
+    ],
+    "stablelm": [
+        *grouped(**with_rope(1e4, partial_rotary_factor=0.5)),
+        *grouped(use_qkv_bias=True, **with_rope(500.0, partial_rotary_factor=1.0))[:2],
+    ],
+    "starcoder2": grouped(sliding_window=WINDOW),
+    "granite": [
+        *grouped(embedding_multiplier=3.0, logits_scaling=2.0, residual_multiplier=0.4),
+        *grouped(attention_multiplier=0.1, tie_word_embeddings=True)[1:2],
+    ],
+    "gemma2": [
+        *grouped(head_dim=16, sliding_window=WINDOW, query_pre_attn_scalar=24),
+        *grouped(head_dim=6, sliding_window=WINDOW, layer_types=GEMMA_TYPES)[:1],
+        *grouped(head_dim=12, sliding_window=WINDOW, attn_logit_softcapping=None)[:1],
+    ],
 }
 CASES = [
     pytest.param(name, sizes, id=f"{name}-{number}")

@@ -1,10 +1,10 @@
-"""Tables of Llama and its relatives: Mistral, Mixtral, Qwen 3, OLMo 2."""
+"""Tables of Llama and its relatives: Mistral, Mixtral, Qwen, OLMo, StableLM, StarCoder2, Granite."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from modgpt.huggingface.architecture import Architecture
+from modgpt.huggingface.architecture import Architecture, Converted
 from modgpt.huggingface.weights import QueryKeyValue, Same, Stacked
 
 LLAMA_CONFIG = {
@@ -37,6 +37,12 @@ LLAMA_WEIGHTS = {
     "norm": Same("model.norm"),
     "head": Same("lm_head"),
 }
+WITHOUT_FFN = {name: rule for name, rule in LLAMA_WEIGHTS.items() if ".ffn." not in name}
+EXPERT_WEIGHTS = {
+    "blocks.{i}.ffn.router": Same("model.layers.{i}.mlp.gate"),
+    "blocks.{i}.ffn.experts.gate_up.weight": Same("model.layers.{i}.mlp.experts.gate_up_proj"),
+    "blocks.{i}.ffn.experts.down.weight": Same("model.layers.{i}.mlp.experts.down_proj"),
+}
 QK_NORM_WEIGHTS = {
     "blocks.{i}.attention.q_norm": Same("model.layers.{i}.self_attn.q_norm"),
     "blocks.{i}.attention.k_norm": Same("model.layers.{i}.self_attn.k_norm"),
@@ -64,12 +70,7 @@ MIXTRAL = Architecture(
     config=LLAMA_CONFIG
     | HEAD_DIM
     | {"ffn.n_experts": "num_local_experts", "ffn.top_k": "num_experts_per_tok"},
-    weights={name: rule for name, rule in LLAMA_WEIGHTS.items() if ".ffn." not in name}
-    | {
-        "blocks.{i}.ffn.router": Same("model.layers.{i}.mlp.gate"),
-        "blocks.{i}.ffn.experts.gate_up.weight": Same("model.layers.{i}.mlp.experts.gate_up_proj"),
-        "blocks.{i}.ffn.experts.down.weight": Same("model.layers.{i}.mlp.experts.down_proj"),
-    },
+    weights=WITHOUT_FFN | EXPERT_WEIGHTS,
     fixed=LLAMA_FIXED | {"sliding_window": None},
 )
 QWEN3 = Architecture(
@@ -90,4 +91,86 @@ OLMO2 = Architecture(
         "blocks.{i}.ffn_norm_out": Same("model.layers.{i}.post_feedforward_layernorm"),
     },
     fixed=LLAMA_FIXED | {"attention_bias": False},
+)
+QWEN2 = Architecture(
+    "qwen2",
+    "qwen2",
+    config=LLAMA_CONFIG,
+    weights=LLAMA_WEIGHTS,
+    fixed=LLAMA_FIXED | {"use_sliding_window": False},
+)
+QWEN3_MOE = Architecture(
+    "qwen3_moe",
+    "qwen3_moe",
+    config=LLAMA_CONFIG
+    | QK_NORM_EPS
+    | {
+        # Their class has no such key of its own, and reads it where a config.json has it.
+        "attention.head_dim": Converted(
+            "head_dim", lambda config: config.get("head_dim"), lambda ours: ours["attention.head_dim"]
+        ),
+        "ffn.hidden": "moe_intermediate_size",
+        "ffn.n_experts": "num_local_experts",
+        "ffn.top_k": "num_experts_per_tok",
+        "ffn.norm_topk": "norm_topk_prob",
+    },
+    weights=WITHOUT_FFN | EXPERT_WEIGHTS | QK_NORM_WEIGHTS,
+    fixed=LLAMA_FIXED
+    | {"attention_bias": False, "use_sliding_window": False}
+    | {"decoder_sparse_step": 1, "mlp_only_layers": []},
+)
+OLMOE = Architecture(
+    "olmoe",
+    "olmoe",
+    config=LLAMA_CONFIG
+    | QK_NORM_EPS
+    | {
+        "ffn.n_experts": "num_experts",
+        "ffn.top_k": "num_experts_per_tok",
+        "ffn.norm_topk": "norm_topk_prob",
+    },
+    weights=WITHOUT_FFN | EXPERT_WEIGHTS | QK_NORM_WEIGHTS,
+    # transformers clips behind the norm, we before it.
+    fixed=LLAMA_FIXED | {"attention_bias": False, "clip_qkv": None},
+)
+LAYERNORM_EPS = {"norm.eps": "layer_norm_eps"}
+STABLELM = Architecture(
+    "stablelm",
+    "stablelm",
+    config=LLAMA_CONFIG
+    | LAYERNORM_EPS
+    | {
+        "attention.bias": "use_qkv_bias",
+        "pos.fraction": "rope_parameters.partial_rotary_factor",
+    },
+    weights=LLAMA_WEIGHTS,
+    fixed=LLAMA_FIXED | {"qk_layernorm": False, "use_parallel_residual": False},
+)
+STARCODER2 = Architecture(
+    "starcoder2",
+    "starcoder2",
+    config=LLAMA_CONFIG | {"norm.eps": "norm_epsilon", "attention.window": "sliding_window"},
+    weights=WITHOUT_FFN
+    | {
+        "blocks.{i}.ffn.up": Same("model.layers.{i}.mlp.c_fc"),
+        "blocks.{i}.ffn.down": Same("model.layers.{i}.mlp.c_proj"),
+    },
+    fixed=LLAMA_FIXED | {"hidden_act": "gelu_pytorch_tanh", "use_bias": True},
+)
+GRANITE = Architecture(
+    "granite",
+    "granite",
+    config=LLAMA_CONFIG
+    | {
+        "model.embedding_scale": "embedding_multiplier",
+        "block.residual_scale": "residual_multiplier",
+        "attention.scale": "attention_multiplier",
+        "model.logit_scale": Converted(
+            "logits_scaling",
+            lambda config: 1 / config["logits_scaling"],
+            lambda ours: 1 / ours["model.logit_scale"],
+        ),
+    },
+    weights=LLAMA_WEIGHTS,
+    fixed=LLAMA_FIXED | {"attention_bias": False, "mlp_bias": False},
 )
