@@ -24,9 +24,10 @@ SEED = int(os.environ.get("MODGPT_TEST_SEED", time.time() // 86400))  # of the d
 
 
 def combinations() -> list[dict[str, str]]:
-    """Every combination of the options there are."""
+    """Every combination of the options there are, but those that are refused."""
     every = itertools.product(*(build.options_of(group) for group in GROUPS))
-    return [dict(zip(GROUPS, choice, strict=True)) for choice in every]
+    named = [dict(zip(GROUPS, choice, strict=True)) for choice in every]
+    return [choices for choices in named if fits(choices)]
 
 
 @cache
@@ -34,7 +35,9 @@ def covering() -> list[dict[str, str]]:
     """Every option beside the defaults of the other groups, and every pair of options at least once."""
     options = {group: list(build.options_of(group)) for group in GROUPS}
     alone = [DEFAULT | {group: option} for group in GROUPS for option in options[group]]
-    pairs = [dict(zip(GROUPS, choice, strict=True)) for choice in AllPairs(list(options.values()))]
+    rows = [dict(zip(GROUPS, choice, strict=True)) for choice in AllPairs(list(options.values()))]
+    # A row that is refused becomes two, so that its other pairs are covered all the same.
+    pairs = [fitting for row in rows for fitting in (row,) * fits(row) or without_refused_pair(row)]
     return list({name_of(choices): choices for choices in alone + pairs}.values())
 
 
@@ -45,9 +48,24 @@ def drawn() -> list[dict[str, str]]:
     others = {group: list(build.options_of(group)) for group in ("ffn", "norm")}
     return [
         {"attention": a, **{group: random_.choice(found) for group, found in others.items()}, "pos": pos}
-        for a in build.options_of("attention")
-        for pos in build.options_of("pos")
+        for a, pos in fitting_pairs()
     ]
+
+
+def fitting_pairs() -> list[tuple[str, str]]:
+    """Every attention with every positional encoding that it can use."""
+    every = itertools.product(build.options_of("attention"), build.options_of("pos"))
+    return [pair for pair in every if build.fit(*pair)]
+
+
+def fits(choices: dict[str, str]) -> bool:
+    """Whether the attention can use the positions."""
+    return build.fit(choices["attention"], choices["pos"])
+
+
+def without_refused_pair(choices: dict[str, str]) -> list[dict[str, str]]:
+    """The same choices, once with the default positions and once with the default attention."""
+    return [choices | {group: DEFAULT[group]} for group in ("pos", "attention")]
 
 
 def name_of(choices: dict[str, str]) -> str:

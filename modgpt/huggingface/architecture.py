@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,3 +58,8 @@ def layers_of(part: str, ours: Settings) -> list[str]:
     """The option that each layer has, of a part with a pattern: attention=hybrid, ffn=hybrid."""
     pattern = ours[f"{part}.pattern"]
     return [pattern[layer % len(pattern)] for layer in range(ours["model.n_layers"])]
+
+
+def pattern_naming(options: Iterable[str], layers: list[str]) -> list[str]:
+    """A pattern that gives each layer its option, and names those behind the last layer that none has."""
+    return layers + [name for name in options if name not in layers]

@@ -228,18 +228,21 @@ def settled(cfg: DictConfig, model: GPT) -> dict[str, Any]:
     settings["model.embedding_scale"] = model.embedding_scale
     for key in settings:
         part, _, knob = key.partition(".")
-        layer = layer_with(key, settings)
-        if settings[key] is None and part in ("attention", "ffn") and layer < len(model.blocks):
-            module = getattr(model.blocks[layer], part)
+        if settings[key] is None and part in ("attention", "ffn"):
+            module = getattr(model.blocks[layer_with(key, settings)], part)
             settings[key] = getattr(module, knob.rpartition(".")[2], None)
     return settings
 
 
 def layer_with(key: str, settings: dict[str, Any]) -> int:
-    """The first layer that has the part of a key: of `ffn.options.moe.hidden` the first with moe."""
+    """The first layer that has the part of a key: of `ffn.options.moe.hidden` the first with moe.
+
+    Where no layer has it the first one stands for it: what layers have in common has one value.
+    """
     part, _, option = key.partition(".options.")
     pattern = settings.get(f"{part}.pattern") if option else None
-    return pattern.index(option.partition(".")[0]) if pattern else 0
+    layer = pattern.index(option.partition(".")[0]) if pattern else 0
+    return layer if layer < settings["model.n_layers"] else 0
 
 
 def their_config(architecture: Architecture, ours: dict[str, Any]) -> dict[str, Any]:

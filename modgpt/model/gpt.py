@@ -70,7 +70,7 @@ class GPT(nn.Module):
 
     Raises:
         ValueError: a size is below 1, dropout is not in [0, 1), logit_softcap or a scale is not
-            positive; the positional encoding does not support the width of the heads.
+            positive; an attention cannot use the positional encoding, or not with heads of this width.
     """
 
     definition = staticmethod(gpt)
@@ -141,7 +141,7 @@ class GPT(nn.Module):
         )
         self.blocks = cast("Sequence[Block]", layers)
         for layer in self.blocks:
-            problem = self.pos.unsupported(layer.attention.head_dim)
+            problem = layer.attention.unsupported(self.pos)
             if problem is not None:
                 raise ValueError(problem)
         self.norm = norm(d_model)

@@ -30,6 +30,18 @@ def per_layer(
     Raises:
         ValueError: an empty pattern, a name in it that is no option, or an option that is not in it.
     """
+    check_pattern(options, pattern)
+    make = options[pattern[layer % len(pattern)]]
+    own = getattr(make, "keywords", {})
+    return make(layer=layer, **{key: value for key, value in arguments.items() if key not in own})
+
+
+def check_pattern(options: Mapping[str, object], pattern: Sequence[str]) -> None:
+    """Hold a pattern to the options that it names.
+
+    Raises:
+        ValueError: an empty pattern, a name in it that is no option, or an option that is not in it.
+    """
     if not pattern:
         raise ValueError(f"pattern must name an option for each layer: {', '.join(options)}")
     unknown = [name for name in pattern if name not in options]
@@ -38,6 +50,3 @@ def per_layer(
     unused = [name for name in options if name not in pattern]
     if unused:
         raise ValueError(f"options.{unused[0]} is never used: pattern is {list(pattern)}")
-    make = options[pattern[layer % len(pattern)]]
-    own = getattr(make, "keywords", {})
-    return make(layer=layer, **{key: value for key, value in arguments.items() if key not in own})

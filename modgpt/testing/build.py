@@ -37,6 +37,30 @@ def _options_of(group: str, _: tuple[str, ...]) -> dict[str, Make]:
     return {option: instantiate(compose([f"{group}={option}"])[group]) for option in options(group)}
 
 
+@cache
+def fit(attention: str, pos: str) -> bool:
+    """Whether two options of the configs can be used together."""
+    return can_use(small(options_of("attention")[attention]), small(options_of("pos")[pos]))
+
+
+def can_use(attention: Make, pos: Make) -> bool:
+    """Whether an attention can use a positional encoding."""
+    sizes: dict[str, Any] = {"d_model": 48, "n_heads": 3}
+    with torch.device("meta"):
+        encoding = pos(**sizes, block_size=32, init_std=0.02)
+        return attention(**sizes).unsupported(encoding) is None
+
+
+def positions_for(attention: Make) -> dict[str, Make]:
+    """The positional encodings of the configs that an attention can use, by name."""
+    return {name: pos for name, pos in options_of("pos").items() if can_use(attention, small(pos))}
+
+
+def attentions_for(pos: Make) -> dict[str, Make]:
+    """The attentions of the configs that can use a positional encoding, by name."""
+    return {name: make for name, make in options_of("attention").items() if can_use(small(make), pos)}
+
+
 def class_of(make: Make) -> Any:
     """The class, or the function, behind a partial."""
     return make.func if isinstance(make, partial) else make

@@ -7,7 +7,17 @@ from functools import partial
 import torch
 
 from modgpt.testing.attention import PIECES, AttentionPair, check_clone
-from modgpt.testing.build import Make, class_of, options_of, small, small_model, variants, with_knobs
+from modgpt.testing.build import (
+    Make,
+    attentions_for,
+    class_of,
+    options_of,
+    positions_for,
+    small,
+    small_model,
+    variants,
+    with_knobs,
+)
 from modgpt.testing.cost import check_attention_cost, check_ffn_cost
 from modgpt.testing.initial import check_initial_weights
 from modgpt.testing.models import check_model, check_precision
@@ -31,7 +41,7 @@ def check_attention(make: Make) -> None:
         AssertionError: with what is wrong.
     """
     for variant in variants(make):
-        for pos in options_of("pos").values():
+        for pos in positions_for(variant).values():
             pair = AttentionPair(with_knobs(variant, n_kv_heads=2), pos)
             for length in (1, 4, 11):
                 pair.check(length)
@@ -43,7 +53,7 @@ def check_attention(make: Make) -> None:
     for norm in options_of("norm").values():
         AttentionPair(with_knobs(small(make), qk_norm=norm), options_of("pos")["rope"]).check(7)
     check_initial_weights(make, d_model=24, n_heads=6)
-    for pos in options_of("pos").values():
+    for pos in positions_for(small(make)).values():
         check_model(small_model(attention=small(make), pos=pos))
         for dtype in PRECISIONS:
             check_precision(small_model(attention=small(make), pos=pos), dtype)
@@ -79,7 +89,7 @@ def check_position(make: Make) -> None:
         for positions in (torch.arange(9), torch.arange(250, 260), torch.tensor([7])):
             for head_dim in (8, 2, 5):
                 check_position_definition(variant, positions, head_dim=head_dim)
-    for attention in options_of("attention").values():
+    for attention in attentions_for(small(make)).values():
         check_model(small_model(attention=small(attention), pos=small(make)))
         for dtype in PRECISIONS:
             check_precision(small_model(attention=small(attention), pos=small(make)), dtype)

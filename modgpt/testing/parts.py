@@ -72,6 +72,8 @@ def check_position_definition(
             wanted = [float(on_score(h, i - j)) if on_score else 0.0 for j in range(i + 1)]
             got = torch.zeros(i + 1) if bias is None else bias[h, row, : i + 1]
             assert_same(got, torch.tensor(wanted), f"bias of head {h} at position {i}")
+        if module.needs_scores:
+            continue  # no decay stands for it
         fade = float(on_score(h, 1)) if on_score else 0.0
         got = 0.0 if decay is None else float(decay[h])
         assert abs(got - fade) < 1e-6, f"log_decay of head {h} is not its bias at a distance of 1"

@@ -50,6 +50,12 @@ def without(sizes: dict[str, Any], *names: str) -> dict[str, Any]:
     return {k: v for k, v in sizes.items() if k not in names}
 
 
+TWO_THETAS = {
+    "rope_parameters": {
+        "full_attention": {"rope_type": "default", "rope_theta": 500.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+    }
+}
 GEMMA_TYPES = ["full_attention", "sliding_attention", "sliding_attention"]
 ENDS = {"bos_token_id": None, "eos_token_id": None}
 NEO_TYPES = [[["global", "local"], 2]], [[["global", "local", "local"], 1], [["global"], 1]]
@@ -131,6 +137,10 @@ SIZES: dict[str, list[dict[str, Any]]] = {
         *grouped(head_dim=16, sliding_window=WINDOW, query_pre_attn_scalar=24),
         *grouped(head_dim=6, sliding_window=WINDOW, layer_types=GEMMA_TYPES)[:1],
         *grouped(head_dim=12, sliding_window=WINDOW, attn_logit_softcapping=None)[:1],
+    ],
+    "gemma3_text": [
+        *grouped(head_dim=16, sliding_window=WINDOW, layer_types=GEMMA_TYPES, **TWO_THETAS),
+        *grouped(head_dim=6, sliding_window=WINDOW, layer_types=GEMMA_TYPES[::-1], **TWO_THETAS)[:1],
     ],
 }
 CASES = [

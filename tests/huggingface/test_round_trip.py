@@ -53,6 +53,9 @@ UNUSUAL = {
     "model.embedding_norm.eps": 0.002,
     "pos.theta": 777.0,
     "pos.fraction": 0.5,
+    "pos.pattern": "[rest,full,full]",
+    "pos.options.full.theta": 333.0,
+    "pos.options.rest.theta": 777.0,
 }
 
 

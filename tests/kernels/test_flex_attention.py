@@ -57,7 +57,7 @@ def test_flex_equals_gathering(
     make = with_knobs(options_of("attention")[option], n_kv_heads=n_kv_heads, scale=0.5, **knobs)
     attention = component(make, d_model=8 * n_heads, n_heads=n_heads)
     sizes = {"d_model": 8 * n_heads, "n_heads": n_heads, "block_size": 200, "init_std": 0.02}
-    position = component(options_of("pos")[pos], **sizes)
+    position = component(options_of("pos")[pos], **sizes).of_layer(attention.layer)
     for length in (200, 130):  # the second one needs a mask of its own
         x = torch.randn(2, length, 8 * n_heads, generator=torch.Generator().manual_seed(2))
         with torch.no_grad():

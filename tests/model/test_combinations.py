@@ -70,8 +70,7 @@ BLOCKS = [
 ]
 
 
-@pytest.mark.parametrize("pos", options_of("pos"))
-@pytest.mark.parametrize("attention", options_of("attention"))
+@pytest.mark.parametrize(("attention", "pos"), compositions.fitting_pairs())
 @pytest.mark.parametrize("block", BLOCKS)
 def test_blocks_decode_too(block: Make, attention: str, pos: str) -> None:
     parts = {"attention": small(options_of("attention")[attention]), "pos": options_of("pos")[pos]}

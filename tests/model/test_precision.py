@@ -7,14 +7,10 @@ import torch
 
 from modgpt.testing.build import options_of
 from modgpt.testing.models import check_precision
-from tests.compositions import small_model
+from tests.compositions import fitting_pairs, small_model
 
 # Every option of every group, attentions with every positional encoding.
-CASES = [
-    {"attention": attention, "pos": pos}
-    for attention in options_of("attention")
-    for pos in options_of("pos")
-] + [
+CASES = [{"attention": attention, "pos": pos} for attention, pos in fitting_pairs()] + [
     {"ffn": ffn, "norm": norm, "block": block}
     for ffn in options_of("ffn")
     for norm in options_of("norm")

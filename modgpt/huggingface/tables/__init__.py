@@ -5,7 +5,7 @@ To add an architecture whose parts exist, write a preset (`experiment=…`) and 
 
 from __future__ import annotations
 
-from modgpt.huggingface.tables.gemma import GEMMA2
+from modgpt.huggingface.tables.gemma import GEMMA2, GEMMA3
 from modgpt.huggingface.tables.gpt import BLOOM, GPT2, GPT_NEO, GPTJ, MPT, OPT, PHI, PYTHIA
 from modgpt.huggingface.tables.llama import (
     GRANITE,
@@ -45,4 +45,5 @@ ARCHITECTURES = (
     STARCODER2,
     GRANITE,
     GEMMA2,
+    GEMMA3,
 )

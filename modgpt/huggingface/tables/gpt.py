@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from modgpt.errors import UserError
-from modgpt.huggingface.architecture import Architecture, Config, Converted, Settings, layers_of
+from modgpt.huggingface.architecture import (
+    Architecture,
+    Config,
+    Converted,
+    Settings,
+    layers_of,
+    pattern_naming,
+)
 from modgpt.huggingface.weights import ByHead, QueryKeyValue, Same, Transposed
 
 GPT2 = Architecture(
@@ -57,7 +64,7 @@ def neo_pattern(config: Config) -> list[str]:
     for kind in kinds:
         if kind not in ours:
             raise UserError(f"attention_types has {kind!r}: only 'global' and 'local' exist here")
-    return [ours[kind] for kind in kinds]
+    return pattern_naming(ours.values(), [ours[kind] for kind in kinds])
 
 
 def neo_types(ours: Settings) -> list[Any]:

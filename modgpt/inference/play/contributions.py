@@ -25,7 +25,7 @@ def contributions(attention: Attention, x: Tensor, pos: Position) -> Tensor:
         x: (1,T,C), what the layer gets when the model reads the text.
         pos: the model's positions.
     """
-    positions = torch.arange(x.shape[1], device=x.device)
+    pos, positions = pos.of_layer(attention.layer), torch.arange(x.shape[1], device=x.device)
     return mixing_weights(attention, attention.project(x, pos, positions), pos)
 
 

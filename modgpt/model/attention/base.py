@@ -33,12 +33,14 @@ def attention(
     n_heads: int,
     n_kv_heads: int,
     head_dim: int,
+    layer: int,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Project x (B,T,C) to heads, mix the tokens of each head, project back: (B,T,C), final state.
 
     mix(q, k, v, pos) is the definition of an option, for one head of one sequence, (T,D) each. H/Hkv
     query heads share a head of keys and values.
     """
+    pos = pos.of_layer(layer)
     heads = qkv(x) if clip_qkv is None else qkv(x).clamp(-clip_qkv, clip_qkv)
     q, k, v = heads.split([head_dim * n for n in (n_heads, n_kv_heads, n_kv_heads)], dim=2)
     if qk_norm_over == "width":
@@ -80,6 +82,7 @@ class Attention(nn.Module, ABC):
         variants: values of knobs to test with. Those of the first are so small that a dozen tokens pass
             every window, block and chunk.
         refuses: knobs of the base that an option has no use for, with the reason.
+        has_scores: whether every query has a score for every key, to which a bias can be added.
 
     Legend: B batch, T tokens, C model width, H query heads, Hkv key and value heads, D head width.
 
@@ -113,6 +116,7 @@ class Attention(nn.Module, ABC):
     gates_definition: ClassVar[Callable[..., dict[str, Tensor]]] = staticmethod(no_gates)
     variants: ClassVar[Sequence[Mapping[str, Any]]] = ({},)
     refuses: ClassVar[Mapping[str, str]] = {}
+    has_scores: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -187,6 +191,7 @@ class Attention(nn.Module, ABC):
         Returns:
             (B,T,C), and the state after x (None if none was given).
         """
+        pos = pos.of_layer(self.layer)
         y, state = self.mix(**self.project(x, pos, positions), pos=pos, positions=positions, state=state)
         y = y.transpose(1, 2)  # (B,T,H,D)
         if self.output_gate is not None:
@@ -252,6 +257,17 @@ class Attention(nn.Module, ABC):
     @abstractmethod
     def state_size(self, length: int) -> int:
         """Numbers in the state of one sequence after `length` tokens."""
+
+    def unsupported(self, pos: Position) -> str | None:
+        """Why this layer cannot use a positional encoding, None if it can."""
+        pos = pos.of_layer(self.layer)
+        if pos.needs_scores and not self.has_scores:
+            own, its = (type(part).__module__.rpartition(".")[2] for part in (self, pos))
+            return (
+                f"pos={its} adds a bias to attention scores, and attention={own} has none: "
+                "take rope, alibi, sinusoidal, learned or none"
+            )
+        return pos.unsupported(self.head_dim)
 
     @property
     def reach(self) -> int | None:

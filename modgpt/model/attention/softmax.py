@@ -47,6 +47,7 @@ class SoftmaxAttention(Attention):
     """
 
     gates_definition = staticmethod(sink_of_each_head)
+    has_scores = True
 
     def __init__(self, *, sinks: bool = False, softcap: float | None = None, **base: Any) -> None:
         super().__init__(**base)

@@ -35,6 +35,7 @@ class Position(nn.Module):
         relative: True when the scores depend on distances i−j alone, so that a model whose attention
             reaches no further than it did in training may run on past the training window.
         extrapolates: True when distances longer than the training window work as well.
+        needs_scores: True when the encoding is a bias of scores that no decay of a state can stand for.
     """
 
     embed_definition: ClassVar[Callable[..., Tensor] | None] = None
@@ -44,6 +45,7 @@ class Position(nn.Module):
     max_length: int | None = None
     relative: bool = True
     extrapolates: bool = False
+    needs_scores: bool = False
 
     def __init__(self, *, d_model: int, n_heads: int, block_size: int, init_std: float) -> None:
         super().__init__()
@@ -70,6 +72,10 @@ class Position(nn.Module):
         """
         return None
 
+    def of_layer(self, layer: int) -> Position:
+        """The encoding of one layer: this one, unless layers differ (`pos=hybrid`)."""
+        return self
+
     def unsupported(self, head_dim: int) -> str | None:
         """Why heads of this width cannot be used, None if they can."""
         return None
@@ -92,6 +98,7 @@ class DefinedPosition:
     Args:
         on_embedding, on_query, on_score: formulas of the three hooks, None where one does nothing.
         head: the head h that a bias is for.
+        layers: the encodings of the first layers, repeated from there on; None where all are this one.
     """
 
     def __init__(
@@ -100,9 +107,14 @@ class DefinedPosition:
         on_query: Callable[[Tensor, int], Tensor] | None = None,
         on_score: Callable[[int, int], Tensor] | None = None,
         head: int = 0,
+        layers: Sequence[DefinedPosition] | None = None,
     ) -> None:
         self.on_embedding, self.on_query, self.on_score = on_embedding, on_query, on_score
-        self.head = head
+        self.head, self.layers = head, layers
+
+    def of_layer(self, layer: int) -> DefinedPosition:
+        """The encoding of one layer."""
+        return self if self.layers is None else self.layers[layer % len(self.layers)]
 
     def of_head(self, head: int) -> DefinedPosition:
         """The same encoding for one head."""

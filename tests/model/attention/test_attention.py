@@ -11,9 +11,10 @@ import torch
 from modgpt.model.attention.linear import running_sums
 from modgpt.model.init import Initializer
 from modgpt.testing.attention import PIECES, AttentionPair, check_clone, tensors_of
-from modgpt.testing.build import Make, class_of, options_of, variants, with_knobs
+from modgpt.testing.build import Make, class_of, options_of, positions_for, variants, with_knobs
 from modgpt.testing.compare import assert_same, relative_error
 from modgpt.testing.initial import check_initial_weights
+from tests.compositions import fitting_pairs
 
 C = 24
 # One token; less than, exactly, twice and no multiple of a window or chunk of 4; many of them.
@@ -29,7 +30,15 @@ every_case = pytest.mark.parametrize(
         for n, variant in enumerate(variants(make))
     ],
 )
-every_position = pytest.mark.parametrize("pos", options_of("pos"))
+every_case_and_position = pytest.mark.parametrize(
+    ("make", "pos"),
+    [
+        pytest.param(variant, pos, id=f"{option}-{n}-{pos}")
+        for option, make in OPTIONS.items()
+        for n, variant in enumerate(variants(make))
+        for pos in positions_for(variant)
+    ],
+)
 
 
 def pair_of(make: Make, pos: str = "none", n_heads: int = 6, **knobs: Any) -> AttentionPair:
@@ -46,8 +55,7 @@ def option(name: str, pos: str = "none", **knobs: Any) -> AttentionPair:
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-@every_position
-@every_case
+@every_case_and_position
 def test_outputs_and_gradients(make: Make, pos: str, length: int) -> None:
     pair_of(make, pos, n_kv_heads=2).check(length)
 
@@ -127,8 +135,7 @@ def test_scale(make: Make) -> None:
 # --- state ----------------------------------------------------------------------------------------
 
 
-@every_position
-@every_case
+@every_case_and_position
 def test_pieces_equal_one_pass(make: Make, pos: str) -> None:
     pair_of(make, pos, n_kv_heads=2).check_pieces(*PIECES)
 
@@ -193,17 +200,16 @@ def test_dropout_only_in_training(make: Make) -> None:
 @every_case
 def test_fp64_is_fp64(make: Make) -> None:
     """Outputs and gradients agree with the definition to the rounding of fp64, states included."""
-    for pos in options_of("pos").values():
+    for pos in positions_for(make).values():
         pair = AttentionPair(with_knobs(make, n_kv_heads=2), pos, dtype=torch.float64)
         pair.check(11)
         pair.check_pieces([3, 6, 1, 1, 1])
 
 
-@every_position
-@every_option
-def test_bf16_is_near_fp32(make: Make, pos: str) -> None:
+@pytest.mark.parametrize(("option", "pos"), fitting_pairs())
+def test_bf16_is_near_fp32(option: str, pos: str) -> None:
     """Forwards alone, as in validation, and with gradients, which may take another way."""
-    pair = pair_of(make, pos)
+    pair = pair_of(OPTIONS[option], pos)
     x = pair.inputs(11).requires_grad_()
     wanted = pair.fast(x)[0]
     with torch.autocast("cpu", torch.bfloat16):
