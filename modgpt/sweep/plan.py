@@ -18,6 +18,7 @@ from modgpt.runs.saved import job_of
 from modgpt.sweep.identity import job_name
 from modgpt.training.hardware import Machine
 from modgpt.training.loop import quiet_lightning
+from modgpt.training.optimizers.schedule_free import gradient_point
 from modgpt.training.prepare import Corpora, MisfitError, prepare
 
 
@@ -110,9 +111,10 @@ def seconds_per_flop(entry: Planned, machine: Machine) -> float | None:
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
-        with fabric.autocast():
-            loss = module.training_step(fabric.to_device(next(batches)), 0)
-        loss.backward()
+        with gradient_point(optimizer):
+            with fabric.autocast():
+                loss = module.training_step(fabric.to_device(next(batches)), 0)
+            loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         loss.item()  # waits for a GPU

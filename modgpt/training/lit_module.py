@@ -19,6 +19,7 @@ from modgpt.data.batch import IGNORED, inputs_and_targets
 from modgpt.errors import TrainingError
 from modgpt.kernels import head_loss
 from modgpt.model.gpt import GPT
+from modgpt.training.optimizers.schedule_free import ScheduleFree
 
 
 class LitGPT(L.LightningModule):
@@ -71,6 +72,18 @@ class LitGPT(L.LightningModule):
         """Whether the last batch completed a step that is logged."""
         every: int = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
         return self.stepped() and self.global_step % every == 0
+
+    def averaging(self) -> list[ScheduleFree]:
+        """The optimizers that take the gradient at other weights than those that are kept."""
+        return [o for o in self.trainer.optimizers if isinstance(o, ScheduleFree)]
+
+    def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
+        for optimizer in self.averaging():
+            optimizer.to_y()
+
+    def on_after_backward(self) -> None:
+        for optimizer in self.averaging():
+            optimizer.to_x()  # so that all else, such as a checkpoint, finds the average
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         inputs, targets = inputs_and_targets(batch)  # (B,T) each

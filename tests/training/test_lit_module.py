@@ -11,10 +11,12 @@ import torch
 import torch.nn.functional as F
 
 from modgpt.config.compose import compose_job
+from modgpt.config.search import options
 from modgpt.model.definition import defined
+from modgpt.runs.checkpoint import model_weights, read_checkpoint
 from modgpt.training.lit_module import LitGPT
 from modgpt.training.loop import Outcome, train
-from modgpt.training.schedules import cosine
+from modgpt.training.schedules import constant, cosine
 from tests.compositions import small_model
 
 Overrides = Callable[..., list[str]]
@@ -98,6 +100,50 @@ def test_one_step_of_the_real_trainer_is_one_step_by_hand(overrides: Overrides) 
         torch.testing.assert_close(trained[name], parameter, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_schedule_free_validates_and_saves_the_average(accumulated: int, overrides: Overrides) -> None:
+    """Four steps by hand: gradients at y, the average in the model, the checkpoint and the result."""
+    arguments = overrides(
+        "optimizer=schedule_free", "optimizer.lr=0.02", "schedule=constant", "schedule.warmup_steps=2",
+        "trainer.max_steps=4", "trainer.val_check_interval=2", "trainer.gradient_clip_val=null",
+        f"trainer.accumulate_grad_batches={accumulated}",
+    )  # fmt: skip
+    outcome = train(compose_job(arguments))
+    model = train_nothing(outcome)
+    weights = dict(model.named_parameters())
+    x = {name: w.detach().clone() for name, w in weights.items()}
+    z, v, total = dict(x), {name: torch.zeros_like(w) for name, w in x.items()}, 0.0
+    windows = outcome.data.train_dataloader().dataset
+    for t in range(1, 5):
+        for name, w in weights.items():
+            w.data = 0.1 * z[name] + 0.9 * x[name]
+            w.grad = None
+        for n in range(accumulated):
+            ids = windows.batch(accumulated * (t - 1) + n)  # type: ignore[attr-defined]
+            loss = F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
+            (loss / accumulated).backward()
+        rate = 0.02 * constant(t - 1, warmup_steps=2, max_steps=4)
+        total += rate**2
+        for name, w in weights.items():
+            assert w.grad is not None
+            v[name] = 0.99 * v[name] + 0.01 * w.grad**2
+            u = w.grad / ((v[name] / (1 - 0.99**t)).sqrt() + 1e-8)
+            z[name] = z[name] - rate * (u + (0.1 if w.dim() >= 2 else 0) * w.data)
+            x[name] = x[name] + rate**2 / total * (z[name] - x[name])
+    saved = model_weights(read_checkpoint(outcome.folder / "checkpoints" / "last.ckpt"))
+    for name, w in outcome.module.model.named_parameters():
+        assert torch.equal(saved[name], w), name
+        torch.testing.assert_close(w.detach(), x[name], rtol=1e-4, atol=2e-5, msg=name)
+    model.load_state_dict(saved)
+    nats, targets = 0.0, 0
+    with torch.no_grad():
+        for ids in outcome.data.val_dataloader():
+            logits, wanted = model.eval()(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()
+            nats += F.cross_entropy(logits, wanted, reduction="sum").item()
+            targets += wanted.numel()
+    assert outcome.record.final_val_loss == pytest.approx(nats / targets, rel=1e-5)
+
+
 def train_nothing(outcome: Outcome):  # type: ignore[no-untyped-def]
     """The model as it was before the first step of that training."""
     from lightning import seed_everything
@@ -158,7 +204,7 @@ def test_a_soft_cap_is_positive(cap: float) -> None:
 
 
 @pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", options("optimizer"))
 def test_losses_of_true_precisions(precision: str, optimizer: str, overrides: Overrides) -> None:
     """The loss is computed as precisely as the model computes, and never in less than fp32."""
     parts = ["norm=layernorm", "ffn=standard", "pos=learned"]
