@@ -61,5 +61,5 @@ def layers_of(part: str, ours: Settings) -> list[str]:
 
 
 def pattern_naming(options: Iterable[str], layers: list[str]) -> list[str]:
-    """A pattern that gives each layer its option, and names those behind the last layer that none has."""
+    """A pattern with the option of each layer, and behind the last layer those that none has."""
     return layers + [name for name in options if name not in layers]

@@ -28,7 +28,7 @@ def gpt(
     embedding: Callable[[Tensor], Tensor],
     pos: DefinedPosition,
     embedding_norm: Callable[[Tensor], Tensor],
-    blocks: Sequence[Callable[[Tensor, DefinedPosition], Tensor]],
+    blocks: Sequence[Callable[[Tensor, DefinedPosition, Tensor], Tensor]],
     norm: Callable[[Tensor], Tensor],
     head: Callable[[Tensor], Tensor],
     embedding_scale: float,
@@ -37,9 +37,9 @@ def gpt(
 ) -> Tensor:
     """Embed, add positions, pass all blocks, norm, score every token: tokens (B,T) -> (B,T,V)."""
     x = torch.stack([pos.embed(embedding_scale * embedding(row)) for row in tokens])  # (B,T,C)
-    x = embedding_norm(x)
+    x = embedded = embedding_norm(x)
     for block in blocks:
-        x = block(x, pos)
+        x = block(x, pos, embedded)
     logits = logit_scale * head(norm(x))
     return logits if logit_softcap is None else logit_softcap * torch.tanh(logits / logit_softcap)
 
@@ -212,12 +212,12 @@ class GPT(nn.Module):
         if self.embedding_scale != 1:
             x = self.embedding_scale * x
         x = self.embedding_norm(self.pos.embed(x, positions))
-        x = F.dropout(x, self.dropout, self.training)
+        x = embedded = F.dropout(x, self.dropout, self.training)
         layers, auxes = [], []
         for block, state in zip(self.blocks, states, strict=True):
             # Compiled blocks are for whole windows: decoding has a new length at every token.
             run = block if state is None else block.forward
-            x, state, aux = run(x, self.pos, positions, state)
+            x, state, aux = run(x, self.pos, positions, embedded, state)
             layers.append(state)
             auxes.append(aux)
         return self.norm(x), layers, auxes
