@@ -55,6 +55,9 @@ KEYS: dict[str, Key] = {
     # The width that it leads to stands for `match` in the identity; the comparison has a column for it.
     "match": Key(str, identity=False, factor=False),
     "max_bytes": Key(int | None),
+    # Techniques of the training (modgpt/training/techniques.py).
+    "label_smoothing": Key(float),
+    "z_loss": Key(float),
     # The same for all jobs of a sweep (`modgpt.sweep.settings`), so no two of its jobs differ in them.
     "threads": Key(int | None, identity=False, factor=False),
     "compile": Key(bool | None, identity=False, factor=False),
@@ -67,6 +70,10 @@ KEYS: dict[str, Key] = {
     "dry_run": Key(bool, recipe=False, identity=False, factor=False),
     "retry_failed": Key(bool, recipe=False, identity=False, factor=False),
 }
+
+# Keys that came later than the first runs, each with the value under which it changes nothing. With that
+# value it is no part of a job's identity, and a saved configuration without the key means the same.
+LATER: dict[str, Any] = {"label_smoothing": 0.0, "z_loss": 0.0}
 
 # Keys inside groups that place or watch a run and leave its weights and losses as they are.
 # The digest of the corpus stands for its path. A cache changes no token.
