@@ -49,6 +49,7 @@ class LitGPT(L.LightningModule):
         super().__init__()
         self.model, self.make_optimizer, self.schedule = model, optimizer, schedule
         self.techniques = techniques
+        self.average = techniques.average_of(model)
         self.val_loss = MeanMetric()
         self.val_accuracy = MeanMetric()  # instead of the perplexity where the data have answers
         self.between_steps: list[Any] = [m for m in model.modules() if hasattr(m, "after_step")]
@@ -195,6 +196,21 @@ class LitGPT(L.LightningModule):
         super().optimizer_step(*args, **kwargs)
         for part in self.between_steps:
             part.after_step()
+        if self.average is not None:
+            self.average.update(self.global_step)  # which counts this step later
+
+    def on_validation_start(self) -> None:
+        if self.average is not None:
+            self.average.show()
+
+    def on_validation_end(self) -> None:
+        """After the callbacks, which sample from the average of the weights and save it."""
+        if self.average is not None:
+            self.average.hide()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.average is not None:
+            self.average.save(checkpoint)
 
     def log_step(self) -> None:
         """Log the last step, every `trainer.log_every_n_steps` steps.
@@ -213,6 +229,8 @@ class LitGPT(L.LightningModule):
         is followed by a validation.
         """
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        if self.average is not None:
+            self.average.load(checkpoint)
         counted = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
         for batches in (progress["current"], progress["total"]):
             shift = counted - batches["ready"]

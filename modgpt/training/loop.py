@@ -131,6 +131,8 @@ def train(job: Job, session: Session | None = None, machine: Machine | None = No
         attach(trainer, cfg, folder, resumed, essential.parameters)
         with state_of(resumed, essential.stop):
             fit(trainer, module, essential, resumed)
+        if module.average is not None:
+            module.average.show()  # the result of the training
         cut = partial_reason(cfg, trainer, len(data.val_dataloader()))
         record.update(
             status="partial" if cut else "finished",

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,18 +14,24 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.callbacks import Callback
 from omegaconf import OmegaConf, open_dict
 
+import modgpt.training.loop
+from modgpt import load_run
 from modgpt.commands.train import main
 from modgpt.compare.recipes import value_at
 from modgpt.config.compose import compose
 from modgpt.config.keys import KEYS, LATER
 from modgpt.kernels import head_loss
+from modgpt.runs.checkpoint import model_weights, read_checkpoint
 from modgpt.sweep.identity import job_hash
 from modgpt.testing.build import small_model
+from modgpt.training.callbacks.resuming import Interrupted
 from modgpt.training.lit_module import LitGPT
+from modgpt.training.loop import Outcome
 from modgpt.training.techniques import Techniques
-from tests.training.test_loop import losses, run
+from tests.training.test_loop import interrupted_run, losses, run, weights
 
 Overrides = Callable[..., list[str]]
 
@@ -30,6 +41,16 @@ REFUSED = [
     ("label_smoothing=nan", "label_smoothing must lie in [0, 1), got nan"),
     ("label_smoothing=null", "label_smoothing must be a number, got None"),
     ("z_loss=-1e-4", "z_loss must be 0 or a positive number, got -0.0001"),
+    ("ema=1", "ema must lie in [0, 1), got 1; 0 turns it off"),
+    ("ema=nan", "ema must lie in [0, 1), got nan"),
+    ("ema=null", "ema must be a number, got None"),
+    ("tail_average=1.5", "tail_average must be a share of the steps, at most 1, got 1.5"),
+    ("tail_average=-1", "tail_average must be a share of the steps, at most 1, got -1"),
+    ("tail_average=0.2 ema=0.9", "ema=0.9 and tail_average=0.2 are two averages of the weights"),
+    (
+        "tail_average=0.2 callbacks=early_stopping",
+        "callbacks.early_stopping may end the training before",
+    ),
     ("z_loss=inf", "z_loss must be 0 or a positive number, got inf"),
 ]
 
@@ -57,7 +78,7 @@ def test_the_keys_are_off_by_default_and_then_no_part_of_a_job() -> None:
     assert job_hash(before, "0") == job_hash(cfg, "0")
 
 
-@pytest.mark.parametrize("given", ["label_smoothing=0.1", "z_loss=1e-4"])
+@pytest.mark.parametrize("given", ["label_smoothing=0.1", "z_loss=1e-4", "ema=0.9", "tail_average=0.1"])
 def test_a_technique_makes_another_job(given: str) -> None:
     assert job_hash(compose([given]), "0") != job_hash(compose(), "0")
 
@@ -155,3 +176,226 @@ def test_the_z_loss_keeps_the_normaliser_small(overrides: Overrides) -> None:
         with torch.no_grad():
             sizes.append(outcome.module.model.eval()(ids[:, :-1]).logsumexp(-1).abs().mean())
     assert sizes[1] < sizes[0] / 2
+
+
+# --- averages of the weights ----------------------------------------------------------------------
+
+
+class Watched(Callback):
+    """Keeps the raw weights after every step, before a checkpoint of it."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, torch.Tensor]] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: LitGPT, *_: Any) -> None:
+        if pl_module.stepped():
+            state = pl_module.model.state_dict()
+            self.steps.append({name: value.clone().double() for name, value in state.items()})
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> tuple[Outcome, Watched]:
+    original, watch = modgpt.training.loop.build_trainer, Watched()
+
+    def with_watch(*given: Any) -> Any:
+        trainer = original(*given)
+        trainer.callbacks.insert(0, watch)  # type: ignore[attr-defined]
+        return trainer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(modgpt.training.loop, "build_trainer", with_watch)
+        return run(arguments), watch
+
+
+def loss_of(model: torch.nn.Module, batches: list[torch.Tensor]) -> float:
+    with torch.no_grad():
+        nats = [
+            F.cross_entropy(
+                model(b[:, :-1]).double().flatten(0, 1), b[:, 1:].flatten(), reduction="none"
+            )
+            for b in batches
+        ]
+    return float(torch.cat(nats).mean())
+
+
+def mean_of(states: list[dict[str, torch.Tensor]], factors: list[float]) -> dict[str, torch.Tensor]:
+    total = sum(factors)
+    return {
+        name: sum(f * state[name] for f, state in zip(factors, states, strict=True)) / total  # type: ignore[misc]
+        for name in states[0]
+    }
+
+
+AVERAGES = [
+    ("ema=0.8", lambda n: [0.8 ** (n - i) for i in range(1, n + 1)]),
+    ("tail_average=0.5", lambda n: [float(i > 5) for i in range(1, n + 1)]),
+    (
+        "ema=0.8 ffn=moe ffn.bias_rate=0.01 model.tied_head=false",
+        lambda n: [0.8 ** (n - i) for i in range(1, n + 1)],
+    ),
+]
+
+
+@pytest.mark.parametrize(("given", "factors"), AVERAGES, ids=[given for given, _ in AVERAGES])
+def test_the_average_is_what_is_validated_and_saved(
+    given: str,
+    factors: Callable[[int], list[float]],
+    overrides: Overrides,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By its definition, from the raw weights of every step; the training does not notice."""
+    technique, *parts = given.split()
+    every = ["trainer.val_check_interval=7", "trainer.log_every_n_steps=1"]
+    more = [*parts, *every, "trainer.max_steps=10", "model.dropout=0.1", "data.eval_batch_size=5"]
+    plain = run(overrides(*more))
+    outcome, watch = watched(monkeypatch, overrides(*more, technique))
+    folder, record = outcome.folder, outcome.record
+    assert losses(folder, "train/loss") == losses(plain.folder, "train/loss")
+    for name, value in weights(plain.folder).items():
+        assert torch.equal(watch.steps[-1][name].float(), value), "the raw weights are those without it"
+    wanted, got = mean_of(watch.steps, factors(10)), weights(folder)
+    for name, value in wanted.items():
+        torch.testing.assert_close(got[name].double(), value, atol=1e-6, rtol=1e-5)
+    model = load_run(folder, "last").model
+    batches = list(outcome.data.validation_batches())
+    assert record.final_val_loss == pytest.approx(loss_of(model, batches), abs=1e-6)
+    assert record.final_val_loss != plain.record.final_val_loss
+    assert loss_of(outcome.module.model.eval(), batches) == pytest.approx(
+        record.final_val_loss, abs=1e-6
+    )
+    model.load_state_dict(mean_of(watch.steps[:7], factors(7) if sum(factors(7)) else [0.0] * 6 + [1.0]))
+    on_the_way = losses(folder, "val/sampled_loss")[0]
+    assert on_the_way == pytest.approx(loss_of(model, batches[:1]), abs=1e-6)
+    best = load_run(folder, "best").model
+    assert record.best_val_loss == pytest.approx(loss_of(best, batches[:1]), abs=1e-6)
+
+
+def test_the_weights_before_the_tail_are_raw(
+    overrides: Overrides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = ["trainer.max_steps=10", "trainer.val_check_interval=2", "tail_average=0.4"]
+    plain, tail = (interrupted_run(overrides(*given), 5, monkeypatch) for given in (more[:2], more))
+    for name, value in weights(plain).items():
+        assert torch.equal(value, weights(tail)[name]), name
+    assert losses(plain, "val/loss") == losses(tail, "val/loss")
+    assert "averaging" not in read_checkpoint(tail / "checkpoints" / "last.ckpt")
+
+
+RESUMED = [
+    ("ema=0.9", 1),
+    ("ema=0.9", 15),  # where a validation is due
+    ("ema=0.9 ffn=moe ffn.bias_rate=0.01 trainer.accumulate_grad_batches=2", 7),
+    ("tail_average=0.4 optimizer=muon", 11),  # before the tail
+    ("tail_average=0.4", 22),
+]
+
+
+@pytest.mark.parametrize(("recipe", "step"), RESUMED, ids=str)
+def test_a_resumed_average_ends_with_the_same_bits(
+    recipe: str, step: int, overrides: Overrides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [*recipe.split(), "model.dropout=0.1", "trainer.log_every_n_steps=1"]
+    straight = run(overrides(*arguments, "run_name=straight"))
+    folder = interrupted_run(overrides(*arguments, "run_name=stopped"), step, monkeypatch)
+    resumed = run([f"resume={folder}"])
+    for name, value in weights(straight.folder).items():
+        assert torch.equal(value, weights(folder)[name]), f"{name} differs"
+    for key in ("final_val_loss", "best_val_loss", "best_step"):
+        assert getattr(resumed.record, key) == getattr(straight.record, key), key
+    for column in ("train/loss", "val/loss"):
+        assert losses(folder, column) == losses(straight.folder, column), f"{column} in metrics.csv"
+
+
+def test_a_run_stopped_within_a_validation_keeps_both(
+    overrides: Overrides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There the model has the average: the checkpoint must not take it for the raw weights."""
+    more = ["ema=0.9", "trainer.log_every_n_steps=1", "model.dropout=0.1"]
+    straight = run(overrides(*more, "run_name=straight"))
+    validation_step, sent = LitGPT.validation_step, []
+
+    def stopping(module: LitGPT, batch: torch.Tensor, batch_idx: int) -> None:
+        if not sent and module.global_step == 15:
+            sent.append(os.kill(os.getpid(), signal.SIGTERM))
+        validation_step(module, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LitGPT, "validation_step", stopping)
+        with pytest.raises(Interrupted) as stop:
+            run(overrides(*more, "run_name=stopped", "data.eval_batch_size=5", "data.val_share=1"))
+    folder = stop.value.folder
+    assert (
+        folder is not None and read_checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"] == 15
+    )
+    run([f"resume={folder}"])
+    for name, value in weights(straight.folder).items():
+        assert torch.equal(value, weights(folder)[name]), f"{name} differs"
+
+
+def test_a_longer_tail_is_that_of_the_longer_training(overrides: Overrides) -> None:
+    """A finished run, resumed with a larger budget, is the run that had that budget from the start."""
+    more = ("tail_average=0.4", "schedule=constant", "model.dropout=0.1")
+    straight = run(overrides(*more, "trainer.max_steps=20"))
+    folder = run(overrides(*more, "trainer.max_steps=10")).folder
+    run([f"resume={folder}", "trainer.max_steps=20"])
+    for name, value in weights(straight.folder).items():
+        assert torch.equal(value, weights(folder)[name]), f"{name} differs"
+
+
+@pytest.mark.parametrize(
+    ("given", "change", "text"),
+    [
+        ("ema=0.9", "ema=0.99", "a resumed run keeps its average of the weights: ema was 0.9, not 0.99"),
+        ("ema=0.9", "ema=0", "ema was 0.9, not 0"),
+        ("seed=1", "ema=0.9", "ema was 0.0, not 0.9"),
+        ("tail_average=0.5", "tail_average=0.4", "tail_average was 0.5, not 0.4"),
+        ("tail_average=0.5", "trainer.max_steps=12", "begins after step 6, and the run is at step 10"),
+    ],
+)
+def test_what_a_resumed_average_refuses(
+    given: str, change: str, text: str, overrides: Overrides, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run(overrides(given, "trainer.max_steps=10")).folder
+    before = (folder / "result.json").read_bytes()
+    longer = [] if "max_steps" in change else ["trainer.max_steps=20"]
+    assert main([f"resume={folder}", change, *longer]) == 2
+    assert text in capsys.readouterr().err
+    assert (folder / "result.json").read_bytes() == before
+
+
+def test_a_run_without_an_average_has_no_entry_of_it(overrides: Overrides) -> None:
+    folder = run(overrides("trainer.max_steps=4")).folder
+    assert "averaging" not in read_checkpoint(folder / "checkpoints" / "last.ckpt")
+
+
+def test_fine_tuning_begins_with_the_average(overrides: Overrides) -> None:
+    folder = run(overrides("ema=0.9", "trainer.max_steps=10")).folder
+    tuned = run([*overrides("trainer.max_steps=4", "optimizer.lr=0"), f"init_from={folder}"])
+    for name, value in weights(folder).items():
+        assert torch.equal(value, weights(tuned.folder)[name]), name
+
+
+def test_an_average_in_bf16_is_kept_in_fp32(overrides: Overrides) -> None:
+    """In bf16 a share of a hundredth of a small change would be lost."""
+    folder = run(overrides("ema=0.99", "trainer.precision=bf16-true", "trainer.max_steps=6")).folder
+    content = read_checkpoint(folder / "checkpoints" / "last.ckpt")
+    averages = content["averaging"]["averages"]
+    assert {a.dtype for a in averages.values()} == {torch.float32}
+    for name, value in model_weights(content).items():
+        assert value.dtype == torch.bfloat16
+        assert name not in averages or torch.equal(value, averages[name].bfloat16())
+
+
+def test_an_average_on_two_devices_is_that_on_one(overrides: Overrides, tmp_path: Path) -> None:
+    more = ["ema=0.9", "trainer.max_steps=10", "callbacks.progress=null"]
+    found = []
+    for devices in (1, 2):
+        command = [*overrides(*more), f"trainer.devices={devices}", f"run_name=on{devices}"]
+        done = subprocess.run(
+            [sys.executable, "-m", "modgpt", "train", *command], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        found.append(tmp_path / "runs" / f"on{devices}")
+    one, two = (json.loads((folder / "result.json").read_text())["final_val_loss"] for folder in found)
+    assert one == pytest.approx(two, abs=1e-5) and one != two
+    for name, value in weights(found[0]).items():
+        torch.testing.assert_close(weights(found[1])[name], value, atol=1e-4, rtol=1e-3)
