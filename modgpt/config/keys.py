@@ -60,6 +60,7 @@ KEYS: dict[str, Key] = {
     "z_loss": Key(float),
     "ema": Key(float),
     "tail_average": Key(float),
+    "activation_checkpointing": Key(bool),
     # The same for all jobs of a sweep (`modgpt.sweep.settings`), so no two of its jobs differ in them.
     "threads": Key(int | None, identity=False, factor=False),
     "compile": Key(bool | None, identity=False, factor=False),
@@ -75,7 +76,13 @@ KEYS: dict[str, Key] = {
 
 # Keys that came later than the first runs, each with the value under which it changes nothing. With that
 # value it is no part of a job's identity, and a saved configuration without the key means the same.
-LATER: dict[str, Any] = {"label_smoothing": 0.0, "z_loss": 0.0, "ema": 0.0, "tail_average": 0.0}
+LATER: dict[str, Any] = {
+    "label_smoothing": 0.0,
+    "z_loss": 0.0,
+    "ema": 0.0,
+    "tail_average": 0.0,
+    "activation_checkpointing": False,
+}
 
 # Keys inside groups that place or watch a run and leave its weights and losses as they are.
 # The digest of the corpus stands for its path. A cache changes no token.

@@ -261,6 +261,7 @@ def build_module(cfg: DictConfig) -> LitGPT:
             model.eval()(torch.zeros(1, 2, dtype=torch.long))
         model.train()
         torch.set_rng_state(state)
+    model.activation_checkpointing = cfg.activation_checkpointing
     return LitGPT(model, optimizer, schedule, techniques_of(cfg))
 
 

@@ -24,6 +24,7 @@ from modgpt.compare.recipes import value_at
 from modgpt.config.compose import compose
 from modgpt.config.keys import KEYS, LATER
 from modgpt.kernels import head_loss
+from modgpt.model.gpt import GPT
 from modgpt.runs.checkpoint import model_weights, read_checkpoint
 from modgpt.sweep.identity import job_hash
 from modgpt.testing.build import small_model
@@ -31,6 +32,8 @@ from modgpt.training.callbacks.resuming import Interrupted
 from modgpt.training.lit_module import LitGPT
 from modgpt.training.loop import Outcome
 from modgpt.training.techniques import Techniques
+from tests.compositions import covering, name_of
+from tests.compositions import small_model as composed
 from tests.training.test_loop import interrupted_run, losses, run, weights
 
 Overrides = Callable[..., list[str]]
@@ -51,6 +54,7 @@ REFUSED = [
         "tail_average=0.2 callbacks=early_stopping",
         "callbacks.early_stopping may end the training before",
     ),
+    ("activation_checkpointing=2", "activation_checkpointing must be true or false, got 2"),
     ("z_loss=inf", "z_loss must be 0 or a positive number, got inf"),
 ]
 
@@ -78,7 +82,16 @@ def test_the_keys_are_off_by_default_and_then_no_part_of_a_job() -> None:
     assert job_hash(before, "0") == job_hash(cfg, "0")
 
 
-@pytest.mark.parametrize("given", ["label_smoothing=0.1", "z_loss=1e-4", "ema=0.9", "tail_average=0.1"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        "label_smoothing=0.1",
+        "z_loss=1e-4",
+        "ema=0.9",
+        "tail_average=0.1",
+        "activation_checkpointing=true",
+    ],
+)
 def test_a_technique_makes_another_job(given: str) -> None:
     assert job_hash(compose([given]), "0") != job_hash(compose(), "0")
 
@@ -399,3 +412,68 @@ def test_an_average_on_two_devices_is_that_on_one(overrides: Overrides, tmp_path
     assert one == pytest.approx(two, abs=1e-5) and one != two
     for name, value in weights(found[0]).items():
         torch.testing.assert_close(weights(found[1])[name], value, atol=1e-4, rtol=1e-3)
+
+
+# --- activation checkpointing ---------------------------------------------------------------------
+
+
+def kept_bytes(model: torch.nn.Module, ids: torch.Tensor) -> int:
+    """Bytes that a forward pass keeps for its gradient, weights apart."""
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = model(ids).sum()
+    loss.backward()  # keeps the graph alive until here
+    return sum(kept.values())
+
+
+def gradients(model: GPT, ids: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    torch.manual_seed(3)
+    lit = LitGPT(model, torch.optim.SGD, lambda step: 1.0)  # type: ignore[arg-type]
+    loss = lit.training_step(ids, 0)
+    return loss, list(torch.autograd.grad(loss, list(model.parameters())))
+
+
+@pytest.mark.parametrize("choices", covering(), ids=name_of)
+def test_blocks_computed_again_give_the_same_gradients(choices: dict[str, str]) -> None:
+    """Bit for bit, dropout included; the random numbers after the step are the same, too."""
+    model, ids = composed(choices, dropout=0.2), batch(11)
+    wanted_loss, wanted = gradients(model, ids)
+    after = torch.get_rng_state()
+    model.activation_checkpointing = True
+    loss, got = gradients(model, ids)
+    assert torch.equal(loss, wanted_loss) and torch.equal(torch.get_rng_state(), after)
+    assert all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True))
+
+
+def test_only_the_input_of_each_block_is_kept() -> None:
+    sizes = {"d_model": 32, "n_layers": 4, "n_heads": 4, "block_size": 32}
+    model, ids = small_model(vocab_size=11, **sizes), torch.randint(11, (8, 32))
+    everything = kept_bytes(model, ids)
+    model.activation_checkpointing = True
+    inputs = kept_bytes(model, ids)
+    each = 8 * 32 * 32 * 4  # of one input (B,T,C) in fp32
+    assert inputs < 4 * each + 8 * each, "those of four blocks, beside embedding, norm and head"
+    assert inputs < everything / 5
+    model.eval()
+    assert kept_bytes(model, ids) > 0.9 * everything, "in training only"
+
+
+def test_a_run_with_activation_checkpointing_is_the_same(overrides: Overrides) -> None:
+    more = ["model.dropout=0.1", "ffn=moe", "ffn.bias_rate=0.01", "trainer.accumulate_grad_batches=2"]
+    plain, again = (
+        run(overrides(*more, f"activation_checkpointing={on}", "trainer.max_steps=10"))
+        for on in ("false", "true")
+    )
+    assert again.module.model.activation_checkpointing
+    assert again.record.final_val_loss == plain.record.final_val_loss
+    assert again.record.attention_backend == plain.record.attention_backend
+    for name, value in weights(plain.folder).items():
+        assert torch.equal(value, weights(again.folder)[name]), name
