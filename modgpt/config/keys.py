@@ -61,6 +61,8 @@ KEYS: dict[str, Key] = {
     "ema": Key(float),
     "tail_average": Key(float),
     "activation_checkpointing": Key(bool),
+    "skip_spikes": Key(float),
+    "max_skipped_steps": Key(int | None),
     # The same for all jobs of a sweep (`modgpt.sweep.settings`), so no two of its jobs differ in them.
     "threads": Key(int | None, identity=False, factor=False),
     "compile": Key(bool | None, identity=False, factor=False),
@@ -82,6 +84,8 @@ LATER: dict[str, Any] = {
     "ema": 0.0,
     "tail_average": 0.0,
     "activation_checkpointing": False,
+    "skip_spikes": 0.0,
+    "max_skipped_steps": None,
 }
 
 # Keys inside groups that place or watch a run and leave its weights and losses as they are.

@@ -50,6 +50,7 @@ class LitGPT(L.LightningModule):
         self.model, self.make_optimizer, self.schedule = model, optimizer, schedule
         self.techniques = techniques
         self.average = techniques.average_of(model)
+        self.spikes = techniques.spike_guard()
         self.val_loss = MeanMetric()
         self.val_accuracy = MeanMetric()  # instead of the perplexity where the data have answers
         self.between_steps: list[Any] = [m for m in model.modules() if hasattr(m, "after_step")]
@@ -181,7 +182,10 @@ class LitGPT(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the gradients, not at all at 0 or None; keep their norm before that."""
+        """Clip the gradients, not at all at 0 or None; keep their norm before that.
+
+        Of a step to skip, no gradients are left: the optimizer passes over weights without any.
+        """
         by_value = gradient_clip_algorithm == "value"
         limit = gradient_clip_val or math.inf
         # Clipping by the norm computes it; an infinite limit leaves the gradients alone.
@@ -190,6 +194,10 @@ class LitGPT(L.LightningModule):
             torch.nn.utils.clip_grad_value_(self.model.parameters(), limit)
         self.latest["train/grad_norm"] = norm.detach()
         self.latest["lr"] = optimizer.param_groups[0]["lr"]  # of the step that comes next
+        if self.spikes is not None:
+            if self.spikes.judge(float(norm), self.global_step + 1):
+                optimizer.zero_grad(set_to_none=True)
+            self.latest["train/skipped_steps"] = float(self.spikes.skipped)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """The step, then what a part does between steps: the balance of a mixture of experts."""
@@ -211,16 +219,19 @@ class LitGPT(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.average is not None:
             self.average.save(checkpoint)
+        if self.spikes is not None:
+            self.spikes.save(checkpoint)
 
     def log_step(self) -> None:
         """Log the last step, every `trainer.log_every_n_steps` steps.
 
         Raises:
-            DivergedError: its loss is not finite.
+            DivergedError: its loss is not finite, and it was not skipped.
         """
         if self.logs_now():
             self.log_metrics(self.latest)
-            check_finite("train/loss", float(self.latest["train/loss"]), self.global_step)
+            if self.spikes is None or not self.spikes.now:
+                check_finite("train/loss", float(self.latest["train/loss"]), self.global_step)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Count batches as if every earlier step had accumulated as many as this training does.
@@ -231,6 +242,8 @@ class LitGPT(L.LightningModule):
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         if self.average is not None:
             self.average.load(checkpoint)
+        if self.spikes is not None:
+            self.spikes.load(checkpoint)
         counted = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
         for batches in (progress["current"], progress["total"]):
             shift = counted - batches["ready"]

@@ -118,6 +118,7 @@ def train(job: Job, session: Session | None = None, machine: Machine | None = No
         return {
             "wall_seconds": first.wall_seconds + time.perf_counter() - started,
             "tokens_seen": data.tokens_seen(),
+            "skipped_steps": module.spikes.skipped if module.spikes else first.skipped_steps,
         }
 
     with ended_trackers(trainer, folder), session.recording(first, ending) as record:

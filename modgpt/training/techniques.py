@@ -12,6 +12,9 @@ from modgpt.config.check import target_at
 from modgpt.errors import UserError, as_user_errors
 from modgpt.model.gpt import GPT
 from modgpt.training.averaging import WeightAverage
+from modgpt.training.spikes import SpikeGuard
+
+MOST_SKIPPED = 10
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,9 @@ class Techniques:
         z_loss: coefficient of the z-loss, likewise.
         ema: decay of an exponential moving average of the weights (`modgpt.training.averaging`).
         tail_average: the last share of the steps, whose weights are averaged uniformly.
+        skip_spikes: how many times the running median a gradient norm must be for its step to be skipped
+            (`modgpt.training.spikes`).
+        max_skipped_steps: how many steps; None for the default.
         max_steps: of the training.
 
     Raises:
@@ -33,6 +39,8 @@ class Techniques:
     z_loss: float = 0.0
     ema: float = 0.0
     tail_average: float = 0.0
+    skip_spikes: float = 0.0
+    max_skipped_steps: int | None = None
     max_steps: int = 1
 
     def __post_init__(self) -> None:
@@ -51,6 +59,23 @@ class Techniques:
                 f"ema={self.ema} and tail_average={self.tail_average} are two averages of the weights: "
                 "give one of them"
             )
+
+        if self.skip_spikes != 0 and not 1 < self.skip_spikes < float("inf"):
+            raise ValueError(
+                f"skip_spikes must be a number above 1, got {self.skip_spikes}; 0 turns it off"
+            )
+        if self.max_skipped_steps is not None:
+            if not self.skip_spikes:
+                given = f"max_skipped_steps={self.max_skipped_steps}"
+                raise ValueError(f"{given} has no effect without skip_spikes: give both")
+            if self.max_skipped_steps < 1:
+                raise ValueError(f"max_skipped_steps must be at least 1, got {self.max_skipped_steps}")
+
+    def spike_guard(self) -> SpikeGuard | None:
+        """What judges the steps; None where none is skipped."""
+        if not self.skip_spikes:
+            return None
+        return SpikeGuard(self.skip_spikes, self.max_skipped_steps or MOST_SKIPPED)
 
     @property
     def average_start(self) -> int:
@@ -84,7 +109,14 @@ def techniques_of(cfg: DictConfig) -> Techniques:
             z_loss=cfg.z_loss,
             ema=cfg.ema,
             tail_average=cfg.tail_average,
+            skip_spikes=cfg.skip_spikes,
+            max_skipped_steps=cfg.max_skipped_steps,
             max_steps=cfg.trainer.max_steps,
+        )
+    if techniques.skip_spikes and str(cfg.trainer.get("precision")) in ("16", "16-mixed"):
+        raise UserError(
+            f"skip_spikes={techniques.skip_spikes} does not go with trainer.precision="
+            f"{cfg.trainer.precision}, whose loss scaling skips steps itself: use bf16-mixed"
         )
     for name, node in cfg.callbacks.items() if techniques.tail_average else ():
         made = target_at(f"callbacks.{name}", node["_target_"]) if node is not None else None

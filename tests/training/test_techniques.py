@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import json
+import math
 import os
+import random
 import signal
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -31,6 +36,7 @@ from modgpt.testing.build import small_model
 from modgpt.training.callbacks.resuming import Interrupted
 from modgpt.training.lit_module import LitGPT
 from modgpt.training.loop import Outcome
+from modgpt.training.spikes import SpikeGuard
 from modgpt.training.techniques import Techniques
 from tests.compositions import covering, name_of
 from tests.compositions import small_model as composed
@@ -55,6 +61,11 @@ REFUSED = [
         "callbacks.early_stopping may end the training before",
     ),
     ("activation_checkpointing=2", "activation_checkpointing must be true or false, got 2"),
+    ("skip_spikes=1", "skip_spikes must be a number above 1, got 1; 0 turns it off"),
+    ("skip_spikes=nan", "skip_spikes must be a number above 1, got nan"),
+    ("skip_spikes=3 max_skipped_steps=0", "max_skipped_steps must be at least 1, got 0"),
+    ("max_skipped_steps=3", "max_skipped_steps=3 has no effect without skip_spikes: give both"),
+    ("skip_spikes=3 trainer.precision=16-mixed", "whose loss scaling skips steps itself"),
     ("z_loss=inf", "z_loss must be 0 or a positive number, got inf"),
 ]
 
@@ -90,6 +101,7 @@ def test_the_keys_are_off_by_default_and_then_no_part_of_a_job() -> None:
         "ema=0.9",
         "tail_average=0.1",
         "activation_checkpointing=true",
+        "skip_spikes=3",
     ],
 )
 def test_a_technique_makes_another_job(given: str) -> None:
@@ -477,3 +489,99 @@ def test_a_run_with_activation_checkpointing_is_the_same(overrides: Overrides) -
     assert again.record.attention_backend == plain.record.attention_backend
     for name, value in weights(plain.folder).items():
         assert torch.equal(value, weights(again.folder)[name]), name
+
+
+# --- spikes ---------------------------------------------------------------------------------------
+
+
+def spike_at(monkeypatch: pytest.MonkeyPatch, factors: dict[int, float]) -> None:
+    """Multiply the objective, and so the gradient, after so many steps."""
+    training_step = LitGPT.training_step
+
+    def spiked(module: LitGPT, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        return training_step(module, batch, batch_idx) * factors.get(module.global_step, 1)
+
+    monkeypatch.setattr(LitGPT, "training_step", spiked)
+
+
+@pytest.mark.parametrize("factor", [50.0, math.nan])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_spike_leaves_weights_and_moments_alone(
+    optimizer: str, factor: float, overrides: Overrides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spike_at(monkeypatch, {24: factor, 27: 1.5})
+    moments: list[Any] = []
+    step = LitGPT.optimizer_step
+
+    def noting(module: LitGPT, *given: Any, **named: Any) -> None:
+        step(module, *given, **named)
+        moments.append(copy.deepcopy(module.trainer.optimizers[0].state_dict()))
+
+    monkeypatch.setattr(LitGPT, "optimizer_step", noting)
+    more = ["skip_spikes=8", f"optimizer={optimizer}", "trainer.log_every_n_steps=1"]
+    outcome, watch = watched(monkeypatch, overrides(*more))
+    for before, after in itertools.pairwise(range(20, 30)):
+        same = all(torch.equal(watch.steps[before][n], watch.steps[after][n]) for n in watch.steps[0])
+        assert same == (after == 24), f"step {after + 1}"
+    states = [members(moments[n]) for n in (23, 24)]
+    for key, values in states[0].items():
+        for name, value in values.items():
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(states[1][key][name])), name
+    assert outcome.record.skipped_steps == 1 and outcome.record.status == "finished"
+    assert losses(outcome.folder, "train/skipped_steps") == [0.0] * 24 + [1.0] * 6
+
+
+def members(state: dict[str, Any]) -> dict[tuple[int, int], dict[str, Any]]:
+    """The moments of every weight, also where an optimizer is made of two."""
+    parts = state.get("members", [state])
+    return {(i, key): values for i, part in enumerate(parts) for key, values in part["state"].items()}
+
+
+def test_the_rule_is_the_running_median() -> None:
+    """Judged from the 21st norm on, by the last 100 that were no spikes."""
+    random_ = random.Random(0)
+    guard, kept = SpikeGuard(2.0, at_most=1000), list[float]()
+    for step in range(400):
+        norm = random_.lognormvariate(-step / 200, 0.6)
+        wanted = len(kept) >= 20 and norm > 2 * statistics.median(kept[-100:])
+        assert guard.judge(norm, step) == guard.now == wanted
+        if not wanted:
+            kept.append(norm)
+    assert guard.skipped == 400 - len(kept) > 10
+
+
+def test_too_many_spikes_end_the_training(
+    overrides: Overrides,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    spike_at(monkeypatch, dict.fromkeys(range(22, 30), 50.0))
+    assert main(overrides("run_name=wild", "skip_spikes=8", "max_skipped_steps=2")) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: step 25: the gradient norm") and "max_skipped_steps=2 steps" in line
+    record = json.loads((tmp_path / "runs" / "wild" / "result.json").read_text())
+    assert (record["status"], record["skipped_steps"]) == ("failed", 2)
+
+
+@pytest.mark.parametrize("stop", [23, 25, 27])
+def test_a_resumed_run_knows_its_norms_and_skips(
+    stop: int, overrides: Overrides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spike_at(monkeypatch, {24: 50.0, 26: 50.0})
+    arguments = ["skip_spikes=8", "model.dropout=0.1", "trainer.log_every_n_steps=1"]
+    straight = run(overrides(*arguments, "run_name=straight"))
+    folder = interrupted_run(overrides(*arguments, "run_name=stopped"), stop, monkeypatch)
+    resumed = run([f"resume={folder}"])
+    assert resumed.record.skipped_steps == straight.record.skipped_steps == 2
+    for name, value in weights(straight.folder).items():
+        assert torch.equal(value, weights(folder)[name]), name
+    for column in ("train/grad_norm", "train/skipped_steps"):
+        assert losses(folder, column) == losses(straight.folder, column)
+
+
+def test_without_spikes_nothing_changes(overrides: Overrides) -> None:
+    plain, guarded = run(overrides()), run(overrides("skip_spikes=100"))
+    assert (plain.record.skipped_steps, guarded.record.skipped_steps) == (None, 0)
+    for name, value in weights(plain.folder).items():
+        assert torch.equal(value, weights(guarded.folder)[name]), name
