@@ -12,6 +12,7 @@ from modgpt.errors import did_you_mean
 # Command: its module in modgpt.commands, and one line of help.
 COMMANDS = {
     "train": ("train", "train one composition, or with -m every combination"),
+    "find-lr": ("find_lr", "suggest a learning rate for a composition"),
     "compare": ("compare", "compare trained runs: tables, intervals, plots, a page"),
     "query": ("query", "list runs: what was tried, with what result"),
     "generate": ("generate", "generate text from a trained run"),

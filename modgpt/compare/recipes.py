@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from modgpt.config.compose import compose_job
+from modgpt.config.keys import LATER
 from modgpt.config.search import option_node, options, variants
 
 Recipe = tuple[dict[str, Any], dict[str, str]]  # a configuration, and the options chosen in it
@@ -36,7 +37,9 @@ def recipe_level(column: str, experiment: str | None) -> str:
 def value_at(key: str, config: dict[str, Any]) -> str:
     """The value of a key in a configuration; of `norm@attention.qk_norm`, the option placed there."""
     group, at, place = key.partition("@")
-    return option_of(group, select(config, place)) if at else plain(select(config, key))
+    if at:
+        return option_of(group, select(config, place))
+    return plain(select(config, key) if key in config or key not in LATER else LATER[key])
 
 
 def option_of(group: str, node: object) -> str:

@@ -55,6 +55,14 @@ KEYS: dict[str, Key] = {
     # The width that it leads to stands for `match` in the identity; the comparison has a column for it.
     "match": Key(str, identity=False, factor=False),
     "max_bytes": Key(int | None),
+    # Techniques of the training (modgpt/training/techniques.py).
+    "label_smoothing": Key(float),
+    "z_loss": Key(float),
+    "ema": Key(float),
+    "tail_average": Key(float),
+    "activation_checkpointing": Key(bool),
+    "skip_spikes": Key(float),
+    "max_skipped_steps": Key(int | None),
     # The same for all jobs of a sweep (`modgpt.sweep.settings`), so no two of its jobs differ in them.
     "threads": Key(int | None, identity=False, factor=False),
     "compile": Key(bool | None, identity=False, factor=False),
@@ -66,6 +74,18 @@ KEYS: dict[str, Key] = {
     "job_folder": Key(str | None, recipe=False, identity=False, factor=False),
     "dry_run": Key(bool, recipe=False, identity=False, factor=False),
     "retry_failed": Key(bool, recipe=False, identity=False, factor=False),
+}
+
+# Keys that came later than the first runs, each with the value under which it changes nothing. With that
+# value it is no part of a job's identity, and a saved configuration without the key means the same.
+LATER: dict[str, Any] = {
+    "label_smoothing": 0.0,
+    "z_loss": 0.0,
+    "ema": 0.0,
+    "tail_average": 0.0,
+    "activation_checkpointing": False,
+    "skip_spikes": 0.0,
+    "max_skipped_steps": None,
 }
 
 # Keys inside groups that place or watch a run and leave its weights and losses as they are.

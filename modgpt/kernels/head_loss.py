@@ -42,21 +42,48 @@ def head_loss(x: Tensor, weight: Tensor, targets: Tensor, ignored: int) -> Tenso
 
     Returns: a scalar in fp32, or in fp64 where x is.
     """
-    return HeadLoss.apply(x, weight, targets, ignored, dtype_of(x))  # pyright: ignore[reportReturnType]
+    return head_objective(x, weight, targets, ignored, 0.0, 0.0)[0]
+
+
+def head_objective(
+    x: Tensor, weight: Tensor, targets: Tensor, ignored: int, label_smoothing: float, z_loss: float
+) -> tuple[Tensor, Tensor]:
+    """`head_loss` with what label smoothing and the z-loss add to it, as in `modgpt.training.objective`.
+
+    Args:
+        x, weight, targets, ignored: as for `head_loss`.
+        label_smoothing, z_loss: ε and the coefficient; 0 for none.
+
+    Returns: their sum, and without gradients its three parts: cross-entropy, and the two additions.
+    """
+    return HeadLoss.apply(  # pyright: ignore[reportReturnType]
+        x, weight, targets, ignored, dtype_of(x), label_smoothing, z_loss
+    )
 
 
 class HeadLoss(torch.autograd.Function):
-    """The gradients are made with the loss: that of the logits is (softmax − onehot)/n."""
+    """The gradients are made with the loss: that of the logits is (softmax − onehot)/n.
+
+    With label smoothing ε and a z-loss of coefficient c it is
+    ((1 + 2c·logsumexp)·softmax − (1 − ε)·onehot − ε/V)/n.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, ignored: int, dtype: torch.dtype
-    ) -> Tensor:
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        ignored: int,
+        dtype: torch.dtype,
+        label_smoothing: float,
+        z_loss: float,
+    ) -> tuple[Tensor, Tensor]:
         exact = torch.promote_types(x.dtype, torch.float32)
         matrix = weight.to(dtype)
         counted = (targets != ignored).to(exact)
         share = (counted / counted.sum().clamp(min=1))[:, None]  # of each target in the mean
-        total = torch.zeros((), dtype=exact, device=x.device)
+        parts = torch.zeros(3, dtype=exact, device=x.device)
         dx, dweight = torch.empty_like(x), torch.zeros_like(weight, dtype=exact)
         with torch.autocast(x.device.type, enabled=False):
             step = max(1, LOGITS_AT_ONCE // len(weight))
@@ -68,16 +95,26 @@ class HeadLoss(torch.autograd.Function):
                 # log Σ exp: the largest p is 1 / Σ exp(logits − largest), so no second pass of exp.
                 largest = logits.amax(-1, keepdim=True).to(exact)
                 log_sum = largest - p.amax(-1, keepdim=True).log()
-                total += ((log_sum - logits.gather(1, own)) * part).sum()
-                p.scatter_add_(1, own, torch.full_like(own, -1, dtype=exact))
+                of_own = logits.gather(1, own)
+                parts[0] += ((log_sum - of_own) * part).sum()
+                if label_smoothing:
+                    mean = logits.mean(-1, keepdim=True, dtype=exact)
+                    parts[1] += label_smoothing * ((of_own - mean) * part).sum()
+                if z_loss:
+                    parts[2] += z_loss * (log_sum.square() * part).sum()
+                    p *= 1 + 2 * z_loss * log_sum
+                p.scatter_add_(1, own, torch.full_like(own, label_smoothing - 1, dtype=exact))
+                if label_smoothing:
+                    p -= label_smoothing / len(weight)
                 p = p.to(dtype)
                 grad.copy_((p @ matrix) * part)
                 dweight += p.mT @ (rows * part).to(dtype)
         ctx.save_for_backward(dx, dweight.to(weight.dtype))
-        return total
+        ctx.mark_non_differentiable(parts)
+        return parts.sum(), parts
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = gradients
+        gradient, _ = gradients
         dx, dweight = ctx.saved_tensors
-        return dx * gradient, dweight * gradient, None, None, None
+        return dx * gradient, dweight * gradient, None, None, None, None, None

@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from modgpt.model.attention.base import Attention
 from modgpt.model.block import Block
@@ -68,6 +69,10 @@ class GPT(nn.Module):
         logit_softcap: c, which makes the logits c·tanh(logits/c) and so keeps them within ±c (Gemma 2,
             2024, section 2); None to leave them alone.
 
+    Attributes:
+        activation_checkpointing: in training, keep only the input of each block, and compute the block
+            again for its gradient (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost").
+
     Raises:
         ValueError: a size is below 1, dropout is not in [0, 1), logit_softcap or a scale is not
             positive; an attention cannot use the positional encoding, or not with heads of this width.
@@ -121,6 +126,7 @@ class GPT(nn.Module):
                 raise ValueError(f"model.{name} must be positive, got {value}")
         self.block_size, self.dropout, self.logit_softcap = block_size, dropout, logit_softcap
         self.embedding_scale, self.logit_scale = embedding_scale, logit_scale
+        self.activation_checkpointing = False
         # Not nn.Embedding(V, C): the values it draws are drawn again, and on the meta device its drawing
         # imports PyTorch's compiler, which takes a second.
         rows = torch.empty(vocab_size, d_model)
@@ -217,7 +223,13 @@ class GPT(nn.Module):
         for block, state in zip(self.blocks, states, strict=True):
             # Compiled blocks are for whole windows: decoding has a new length at every token.
             run = block if state is None else block.forward
-            x, state, aux = run(x, self.pos, positions, embedded, state)
+            if self.activation_checkpointing and self.training and state is None:
+                # With the same random numbers, for dropout.
+                x, state, aux = checkpoint(
+                    run, x, self.pos, positions, embedded, None, use_reentrant=False
+                )
+            else:
+                x, state, aux = run(x, self.pos, positions, embedded, state)
             layers.append(state)
             auxes.append(aux)
         return self.norm(x), layers, auxes

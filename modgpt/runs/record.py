@@ -67,6 +67,7 @@ class RunRecord:
     tokens_per_character: float | None = None  # of the validation text; gives bits per character
     tokens_per_byte: float | None = None  # of the validation text; gives bits per byte of UTF-8
     tokens_seen: Count = 0  # tokens trained on, over all starts
+    skipped_steps: Count | None = None  # by skip_spikes, over all starts; null without it
     # The machine.
     device: str | None = None  # what it ran on
     threads: Count | None = None  # CPU threads

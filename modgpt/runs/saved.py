@@ -16,7 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from modgpt.config.compose import Job, compose_job, make_job
-from modgpt.config.keys import KEYS, PARTS, command_keys
+from modgpt.config.keys import KEYS, LATER, PARTS, command_keys
 from modgpt.config.overrides import assignment, check_overrides, key_of, parse
 from modgpt.config.search import groups
 from modgpt.config.trust import read_config
@@ -67,6 +67,9 @@ def resumed_job(folder: Path, overrides: Sequence[str], trust: Sequence[str] = (
     for name, about in KEYS.items():
         if about.required and about.type is None and not isinstance(config.get(name), DictConfig):
             raise UserError(f"{folder / 'config.yaml'} is damaged: it has no {name}")
+    for name, without in LATER.items():
+        if name not in config:
+            config[name] = without
     today = composed_as(record.choices)
     forget_places(config, today.config)
     link_again(config, today.config)

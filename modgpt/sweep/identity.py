@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from modgpt.config.compose import label
-from modgpt.config.keys import KEYS, NOT_IDENTITY, WATCHING
+from modgpt.config.keys import KEYS, LATER, NOT_IDENTITY, WATCHING
 from modgpt.config.seeds import seed_in_name
 
 
@@ -24,6 +24,9 @@ def job_hash(config: DictConfig, corpus_sha256: str) -> str:
     changing = [n for n in content["callbacks"].values() if n and n.get("_target_") not in WATCHING]
     for key, about in KEYS.items():
         if not about.identity:
+            content.pop(key, None)
+    for key, without in LATER.items():
+        if content.get(key) == without:
             content.pop(key, None)
     for key in NOT_IDENTITY:
         group, _, leaf = key.partition(".")

@@ -40,5 +40,7 @@ def tell_followers(job: Job, machine: Machine, folder: Path) -> None:
         f"compile={machine.compile}",
         "hydra.mode=RUN",
     ]
+    # Lightning would start `python -m modgpt` as that module again, with the arguments of the script.
+    sys.modules["__main__"].__spec__ = None
     # Lightning would divide the cores anew, and other threads are other sums.
     os.environ["OMP_NUM_THREADS"] = str(machine.threads)

@@ -15,7 +15,7 @@ from modgpt.training.resume import Resumed
 KEPT = (
     *("final_val_loss", "final_val_bits_per_byte", "final_val_accuracy", "final_step"),
     *("final_val_windows", "best_val_loss", "best_val_windows", "best_step"),
-    *("tokens_seen", "wall_seconds", "started_at"),
+    *("tokens_seen", "skipped_steps", "wall_seconds", "started_at"),
 )
 MATCHED = ("match", "matched_hidden", "match_reference")
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import lightning as L
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -17,17 +16,18 @@ from torchmetrics import MeanMetric
 from modgpt.data.base import DataModule
 from modgpt.data.batch import IGNORED, inputs_and_targets
 from modgpt.errors import TrainingError
-from modgpt.kernels import head_loss
 from modgpt.model.gpt import GPT
+from modgpt.training.objective import cross_entropy, objective
 from modgpt.training.optimizers.schedule_free import ScheduleFree
+from modgpt.training.techniques import PLAIN, Techniques
 
 
 class LitGPT(L.LightningModule):
     """Trains a GPT on windows of T+1 tokens, or on inputs with the targets that count.
 
-    `train/loss` and `val/loss` are the mean cross-entropy per counted target in nats. Auxiliary losses
-    are added for the gradient only, and logged under names of their own. Metrics are logged under the
-    number of optimizer steps done.
+    `train/loss` and `val/loss` are the mean cross-entropy per counted target in nats. Auxiliary losses,
+    label smoothing and z-loss are added for the gradient only, and logged under names of their own.
+    Metrics are logged under the number of optimizer steps done.
 
     The last validation is complete. Those before it use a sample (`data.val_share`): `val/windows` says
     how many windows `val/loss` is measured on, and `val/sampled_loss` is measured on the same ones at
@@ -37,6 +37,7 @@ class LitGPT(L.LightningModule):
         model: the GPT.
         optimizer: builds the optimizer from the model.
         schedule: the factor on the learning rate, a function of the step.
+        techniques: what else the training does.
     """
 
     def __init__(
@@ -44,9 +45,13 @@ class LitGPT(L.LightningModule):
         model: GPT,
         optimizer: Callable[[GPT], torch.optim.Optimizer],
         schedule: Callable[[int], float],
+        techniques: Techniques = PLAIN,
     ) -> None:
         super().__init__()
         self.model, self.make_optimizer, self.schedule = model, optimizer, schedule
+        self.techniques = techniques
+        self.average = techniques.average_of(model)
+        self.spikes = techniques.spike_guard()
         self.val_loss = MeanMetric()
         self.val_accuracy = MeanMetric()  # instead of the perplexity where the data have answers
         self.between_steps: list[Any] = [m for m in model.modules() if hasattr(m, "after_step")]
@@ -88,16 +93,15 @@ class LitGPT(L.LightningModule):
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         inputs, targets = inputs_and_targets(batch)  # (B,T) each
         x, aux = self.model.hidden(inputs)
-        weight = self.model.head.weight
-        if self.model.plain_head and head_loss.is_better(weight):
-            loss = head_loss.head_loss(x.flatten(0, 1), weight, targets.flatten(), IGNORED)
-        else:
-            loss = cross_entropy(self.model.logits(x), targets)
-        self.latest = {"train/loss": loss.detach()}
+        added = self.techniques
+        total, parts = objective(
+            self.model, x, targets, label_smoothing=added.label_smoothing, z_loss=added.z_loss
+        )
+        self.latest = {**parts}
         if not aux:
-            return loss
+            return total
         self.latest |= auxiliary_metrics({name: value.detach() for name, value in aux.items()})
-        return loss + aux["loss"].sum()
+        return total + aux["loss"].sum()
 
     @property
     def exact(self) -> torch.dtype:
@@ -191,7 +195,10 @@ class LitGPT(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the gradients, not at all at 0 or None; keep their norm before that."""
+        """Clip the gradients, not at all at 0 or None; keep their norm before that.
+
+        Of a step to skip, no gradients are left: the optimizer passes over weights without any.
+        """
         by_value = gradient_clip_algorithm == "value"
         limit = gradient_clip_val or math.inf
         # Clipping by the norm computes it; an infinite limit leaves the gradients alone.
@@ -200,22 +207,44 @@ class LitGPT(L.LightningModule):
             torch.nn.utils.clip_grad_value_(self.model.parameters(), limit)
         self.latest["train/grad_norm"] = norm.detach()
         self.latest["lr"] = optimizer.param_groups[0]["lr"]  # of the step that comes next
+        if self.spikes is not None:
+            if self.spikes.judge(float(norm), self.global_step + 1):
+                optimizer.zero_grad(set_to_none=True)
+            self.latest["train/skipped_steps"] = float(self.spikes.skipped)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """The step, then what a part does between steps: the balance of a mixture of experts."""
         super().optimizer_step(*args, **kwargs)
         for part in self.between_steps:
             part.after_step()
+        if self.average is not None:
+            self.average.update(self.global_step)  # which counts this step later
+
+    def on_validation_start(self) -> None:
+        if self.average is not None:
+            self.average.show()
+
+    def on_validation_end(self) -> None:
+        """After the callbacks, which sample from the average of the weights and save it."""
+        if self.average is not None:
+            self.average.hide()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.average is not None:
+            self.average.save(checkpoint)
+        if self.spikes is not None:
+            self.spikes.save(checkpoint)
 
     def log_step(self) -> None:
         """Log the last step, every `trainer.log_every_n_steps` steps.
 
         Raises:
-            DivergedError: its loss is not finite.
+            DivergedError: its loss is not finite, and it was not skipped.
         """
         if self.logs_now():
             self.log_metrics(self.latest)
-            check_finite("train/loss", float(self.latest["train/loss"]), self.global_step)
+            if self.spikes is None or not self.spikes.now:
+                check_finite("train/loss", float(self.latest["train/loss"]), self.global_step)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Count batches as if every earlier step had accumulated as many as this training does.
@@ -224,6 +253,10 @@ class LitGPT(L.LightningModule):
         is followed by a validation.
         """
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        if self.average is not None:
+            self.average.load(checkpoint)
+        if self.spikes is not None:
+            self.spikes.load(checkpoint)
         counted = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
         for batches in (progress["current"], progress["total"]):
             shift = counted - batches["ready"]
@@ -253,18 +286,6 @@ def check_finite(name: str, loss: float, step: int) -> None:
     """Raise a `DivergedError` if the loss is infinite or not a number."""
     if not math.isfinite(loss):
         raise DivergedError(name, loss, step)
-
-
-def cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
-    """Cross-entropy of the counted targets, in fp32 or better: (B,T,V), (B,T) -> scalar.
-
-    Args:
-        logits, targets: of a batch.
-        reduction: `mean`, or `none` for all targets one after the other, (B·T,), 0 where one is ignored.
-    """
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    flat = logits.flatten(0, 1), targets.flatten()
-    return F.cross_entropy(*flat, ignore_index=IGNORED, reduction=reduction)
 
 
 def auxiliary_metrics(aux: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -118,6 +118,7 @@ def train(job: Job, session: Session | None = None, machine: Machine | None = No
         return {
             "wall_seconds": first.wall_seconds + time.perf_counter() - started,
             "tokens_seen": data.tokens_seen(),
+            "skipped_steps": module.spikes.skipped if module.spikes else first.skipped_steps,
         }
 
     with ended_trackers(trainer, folder), session.recording(first, ending) as record:
@@ -131,6 +132,8 @@ def train(job: Job, session: Session | None = None, machine: Machine | None = No
         attach(trainer, cfg, folder, resumed, essential.parameters)
         with state_of(resumed, essential.stop):
             fit(trainer, module, essential, resumed)
+        if module.average is not None:
+            module.average.show()  # the result of the training
         cut = partial_reason(cfg, trainer, len(data.val_dataloader()))
         record.update(
             status="partial" if cut else "finished",
@@ -225,10 +228,9 @@ def ended_trackers(trainer: L.Trainer, folder: Path) -> Iterator[None]:
             end_trackers(trainer.loggers, folder, read_record(folder))
 
 
-def fit(trainer: L.Trainer, module: LitGPT, essential: Essential, resumed: Resumed | None) -> None:
-    """Train to the last step, and see to it that the final model has been validated."""
-    checkpoint = str(resumed.checkpoint) if resumed else None
-    data = essential.data
+@contextmanager
+def without_advice() -> Iterator[None]:
+    """Leave out Lightning's warnings about what is meant to be so."""
     with warnings.catch_warnings():
         # Advice for loading from disk; here a batch is one look-up in a tensor in memory.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -237,6 +239,14 @@ def fit(trainer: L.Trainer, module: LitGPT, essential: Essential, resumed: Resum
         warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
         # A resumed run goes on in its own folder: that there are checkpoints is the point.
         warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+        yield
+
+
+def fit(trainer: L.Trainer, module: LitGPT, essential: Essential, resumed: Resumed | None) -> None:
+    """Train to the last step, and see to it that the final model has been validated."""
+    checkpoint = str(resumed.checkpoint) if resumed else None
+    data = essential.data
+    with without_advice():
         with out_of_memory_told(data.batch_size):
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         validated = essential.validations.complete

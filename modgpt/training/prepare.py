@@ -30,6 +30,7 @@ from modgpt.runs.saved import differences
 from modgpt.training.hardware import Machine, check_machine, machine_for
 from modgpt.training.lit_module import LitGPT
 from modgpt.training.memory import check_memory
+from modgpt.training.techniques import techniques_of
 from modgpt.training.trackers.tracking import check_loggers
 from modgpt.training.trainer import check_trainer, validated_batches
 
@@ -176,6 +177,7 @@ def complete(composed: DictConfig, machine: Machine | None) -> tuple[DictConfig,
     check_arguments(cfg)
     check_ranges(cfg)
     check_trainer(cfg)
+    techniques_of(cfg)  # in their ranges
     check_loggers(cfg.logger)
     return cfg, machine
 
@@ -259,7 +261,8 @@ def build_module(cfg: DictConfig) -> LitGPT:
             model.eval()(torch.zeros(1, 2, dtype=torch.long))
         model.train()
         torch.set_rng_state(state)
-    return LitGPT(model, optimizer, schedule)
+    model.activation_checkpointing = cfg.activation_checkpointing
+    return LitGPT(model, optimizer, schedule, techniques_of(cfg))
 
 
 def load_weights(folder: Path, cfg: DictConfig, model: GPT) -> None:

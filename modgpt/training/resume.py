@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from modgpt.config.keys import PARTS, SEEDS
+from modgpt.config.keys import LATER, PARTS, SEEDS
 from modgpt.config.trust import read_config
 from modgpt.data.tokenizers.base import Tokenizer
 from modgpt.errors import TrainingError, UserError
@@ -22,6 +22,7 @@ from modgpt.runs.saved import differences
 from modgpt.runs.session import Session
 from modgpt.training.callbacks.resuming import StopOnSignal
 from modgpt.training.distributed import is_leader
+from modgpt.training.techniques import tail_start
 
 log = logging.getLogger(__name__)
 
@@ -155,10 +156,35 @@ def check_resumable(cfg: DictConfig, resumed: Resumed, digest: str) -> None:
                 "a resumed run keeps its validation batches, or its best loss would compare different "
                 f"ones: {key} was {before}, not {after}"
             )
+    check_average(saved, cfg, resumed)
     if resumed.record.corpus_sha256 not in (None, digest):
         raise UserError(
             f"a resumed run keeps its corpus: {resumed.folder} was trained on SHA-256 "
             f"{resumed.record.corpus_sha256}, this one has {digest}"
+        )
+
+
+def check_average(saved: DictConfig, cfg: DictConfig, resumed: Resumed) -> None:
+    """Refuse another average of the weights than the run's, and one that should have begun already.
+
+    Raises:
+        UserError: says which key decides it, with its value.
+    """
+    for key in ("ema", "tail_average"):
+        before, after = OmegaConf.select(saved, key, default=LATER[key]), cfg[key]
+        if before != after:
+            raise UserError(
+                f"a resumed run keeps its average of the weights: {key} was {before}, not {after}; "
+                "start a new run for another one"
+            )
+    if not cfg.tail_average:
+        return
+    before, after = (tail_start(cfg.tail_average, c.trainer.max_steps) for c in (saved, cfg))
+    if before != after < resumed.step:
+        raise UserError(
+            f"tail_average={cfg.tail_average} of trainer.max_steps={cfg.trainer.max_steps} begins after "
+            f"step {after}, and the run is at step {resumed.step}, with an average that was to begin "
+            f"after step {before}: give a larger trainer.max_steps"
         )
 
 

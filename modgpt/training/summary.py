@@ -45,6 +45,8 @@ def print_summary(folder: Path, record: RunRecord, sample: str, chance: float | 
     table.add_row("parameters", f"{record.parameters:,} ({record.active_parameters:,} active per token)")
     if record.tokens_per_second:
         table.add_row("speed", f"{record.tokens_per_second:,.0f} tokens/s")
+    if record.skipped_steps:
+        table.add_row("skipped", f"{record.skipped_steps} steps, for a spike of the gradient norm")
     if record.status == "partial":
         table.add_row("partial", str(record.reason))
     elif record.reason is not None:

@@ -118,38 +118,40 @@ def validated_batches(cfg: DictConfig, batches: int) -> int:
     return used
 
 
-def build_trainer(cfg: DictConfig, essential: list[Callback], files: AtomicCheckpointIO) -> L.Trainer:
+def build_trainer(
+    cfg: DictConfig, essential: list[Callback], files: AtomicCheckpointIO, **other: Any
+) -> L.Trainer:
     """Lightning's Trainer with the callbacks of the configuration; `attach` gives it its folder.
 
     Args:
         cfg: resolved.
         essential: the callbacks every run has.
         files: how checkpoints are read and written.
+        other: arguments of the Trainer, in place of those that a run has.
 
     Raises:
         UserError: the Trainer or a callback refuses its arguments.
     """
     callbacks = build_callbacks(cfg.callbacks)
+    arguments: dict[str, Any] = {
+        # The essential ones first: what they keep must be up to date when a checkpoint is written.
+        "callbacks": [*essential, *callbacks],
+        "logger": False,
+        "plugins": [files],
+        "enable_checkpointing": True,
+        # Lightning counts batches here; a run counts steps everywhere.
+        "val_check_interval": cfg.trainer.val_check_interval * cfg.trainer.accumulate_grad_batches,
+        # With min_steps Lightning would wait for the end of the first epoch, which has none.
+        "min_epochs": 0,
+        # As in `FIXED`, also where they are null or deleted: Lightning's own defaults differ.
+        "max_epochs": -1,
+        "check_val_every_n_epoch": None,
+        "num_sanity_val_steps": 0,
+        "overfit_batches": 0.0,
+        "use_distributed_sampler": False,
+    }
     with errors_of("trainer"):
-        return instantiate(
-            cfg.trainer,
-            # The essential ones first: what they keep must be up to date when a checkpoint is written.
-            callbacks=[*essential, *callbacks],
-            logger=False,
-            plugins=[files],
-            enable_checkpointing=True,
-            # Lightning counts batches here; a run counts steps everywhere.
-            val_check_interval=cfg.trainer.val_check_interval * cfg.trainer.accumulate_grad_batches,
-            # With min_steps Lightning would wait for the end of the first epoch, which has none.
-            min_epochs=0,
-            # As in `FIXED`, also where they are null or deleted: Lightning's own defaults differ.
-            max_epochs=-1,
-            check_val_every_n_epoch=None,
-            num_sanity_val_steps=0,
-            overfit_batches=0.0,
-            use_distributed_sampler=False,
-            _convert_="all",
-        )
+        return instantiate(cfg.trainer, **(arguments | other), _convert_="all")
 
 
 def build_callbacks(nodes: DictConfig) -> list[Callback]:

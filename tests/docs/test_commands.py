@@ -137,5 +137,6 @@ def parses(run: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
         raise Accepted
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_intermixed_args", stop)
     with pytest.raises(Accepted):
         run()

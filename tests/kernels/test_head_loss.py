@@ -12,7 +12,8 @@ from modgpt.data.batch import IGNORED
 from modgpt.kernels import head_loss
 from modgpt.testing.build import small_model
 from modgpt.testing.compare import assert_same, relative_error
-from modgpt.training.lit_module import LitGPT, cross_entropy
+from modgpt.training.lit_module import LitGPT
+from modgpt.training.objective import cross_entropy
 
 V, C, N = 3000, 24, 700  # 700 rows are three slices
 
@@ -36,6 +37,23 @@ def test_loss_and_gradients(dtype: torch.dtype, factor: float) -> None:
     ours, plain = (torch.autograd.grad(3 * loss, [x, weight]) for loss in (got, wanted))
     for mine, theirs, name in zip(ours, plain, ("x", "weight"), strict=True):
         assert relative_error(mine, theirs) < (1e-5 if dtype == torch.float32 else 1e-12), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(("smoothing", "z"), [(0.1, 0.0), (0.0, 0.02), (0.2, 0.01)])
+def test_label_smoothing_and_z_loss(smoothing: float, z: float, dtype: torch.dtype) -> None:
+    """PyTorch's label smoothing and the z-loss by its formula; the cross-entropy stays apart."""
+    x, weight, targets = inputs(dtype)
+    got, parts = head_loss.head_objective(x, weight, targets, IGNORED, smoothing, z)
+    logits = x @ weight.mT
+    smooth = F.cross_entropy(logits, targets, ignore_index=IGNORED, label_smoothing=smoothing)
+    squares = z * logits.logsumexp(-1).square()[targets != IGNORED].mean()
+    assert_same(got, smooth + squares, "objective")
+    plain = F.cross_entropy(logits, targets, ignore_index=IGNORED)
+    assert_same(parts, torch.stack([plain, smooth - plain, squares]), "parts")
+    ours, theirs = (torch.autograd.grad(3 * loss, [x, weight]) for loss in (got, smooth + squares))
+    for mine, wanted, name in zip(ours, theirs, ("x", "weight"), strict=True):
+        assert relative_error(mine, wanted) < (1e-5 if dtype == torch.float32 else 1e-12), name
 
 
 def test_under_autocast() -> None:

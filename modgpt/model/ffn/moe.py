@@ -231,6 +231,7 @@ class MixtureOfExperts(FeedForward):
             gates = gates / gates.sum(-1, keepdim=True)
         gates = gates * self.gate_scale
         assigned = F.one_hot(chosen, self.n_experts).sum((0, 1))
+        # Activation checkpointing counts everything twice, which leaves the sign of a difference alone.
         if self.balance_bias is not None and self.training:
             self.since_step = assigned if self.since_step is None else self.since_step + assigned
         load = assigned.type_as(logits) / chosen.numel()  # f (E,)
