@@ -10,13 +10,12 @@ import pandas as pd
 
 from modgpt.compare.columns import FINISHED
 from modgpt.compare.recipes import plain, recipe_level
+from modgpt.config.keys import is_designed
 from modgpt.errors import UserError
 from modgpt.statistics.pairs import Factor
 
 if TYPE_CHECKING:
     from modgpt.compare.load import Results
-
-MOST_LEVELS = 12  # more values of one key are a search, not a factor of a designed experiment
 
 
 def find_factors(table: pd.DataFrame, columns: Iterable[str]) -> list[Factor]:
@@ -31,7 +30,7 @@ def find_factors(table: pd.DataFrame, columns: Iterable[str]) -> list[Factor]:
         if len(found) > 1 and not comes_with_experiment(table, column):
             base = baseline(table, column, recipe_level(column, experiment))
             others = sorted((str(v) for v in found if v != base), key=natural)
-            factors.append(Factor(column, (base, *others), len(found) <= MOST_LEVELS))
+            factors.append(Factor(column, (base, *others), is_designed(column, len(found))))
     return factors
 
 
@@ -47,7 +46,7 @@ def find_budgets(table: pd.DataFrame, factors: list[Factor]) -> list[Factor]:
         return []
     table["budget"] = [plain(tokens) for tokens in table["tokens_seen"]]
     found = finished["tokens_seen"].map(plain).value_counts()
-    return [Factor("budget", tuple(sorted(found.index, key=natural)), len(found) <= MOST_LEVELS)]
+    return [Factor("budget", tuple(sorted(found.index, key=natural)), is_designed("budget", len(found)))]
 
 
 def shared_experiment(table: pd.DataFrame) -> str | None:

@@ -109,6 +109,7 @@ SEEDS = ("seed", "model.seed", "data.seed")
 
 # The groups that make the model; a run keeps them from its first step on.
 PARTS = ("attention", "ffn", "norm", "pos", "block")
+MOST_LEVELS = 12  # of a key that is no part, before its values are a search
 
 
 def command_keys() -> frozenset[str]:
@@ -124,3 +125,11 @@ def factor_keys() -> frozenset[str]:
 def group_order(group: str) -> tuple[int, str]:
     """A key for sorting groups: parts of the model first, the others by name."""
     return (PARTS.index(group) if group in PARTS else len(PARTS), group)
+
+
+def is_designed(key: str, levels: int) -> bool:
+    """Whether the values of a key are a factor of a designed experiment.
+
+    More than a dozen are a search, unless they are the options of a part, which are compared by name.
+    """
+    return key in PARTS or levels <= MOST_LEVELS

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from modgpt.config.compose import compose_job
-from modgpt.config.keys import SEEDS
+from modgpt.config.keys import SEEDS, is_designed
 from modgpt.config.overrides import key_of, parse_one
 from modgpt.config.seeds import seed_in_name
 from modgpt.statistics.differences import Difference
@@ -22,7 +22,6 @@ from modgpt.statistics.wording import verdict_words
 from modgpt.sweep.plan import Planned
 from modgpt.sweep.progress import latest
 
-MOST_LEVELS = 12  # more values of one key are a search, not a factor of a designed experiment
 NOT_FACTORS = (*SEEDS, "sweep_name", "sweep_dir", "sweep", "retry_failed")
 
 
@@ -83,7 +82,7 @@ def design(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[Factor]]:
         levels = [str(level) for level in dict.fromkeys(frame[key])]
         first = defaults[key] if defaults.get(key) in levels else levels[0]
         ordered = (first, *(level for level in levels if level != first))
-        factors.append(Factor(key, ordered, len(levels) <= MOST_LEVELS))
+        factors.append(Factor(key, ordered, is_designed(key, len(levels))))
     cells = frame.groupby(keys, sort=False).ngroup() if keys else 0
     return frame.assign(**{CELL: cells}), factors
 
