@@ -53,9 +53,13 @@ class RateRange:
 
     @property
     def suggestion(self) -> float:
-        """The rate at which the smoothed loss falls fastest, per factor of the rate."""
-        falls = [self.smoothed[i - 1] - self.smoothed[i + 1] for i in range(1, self.index)]
-        return self.rates[1 + max(range(len(falls)), key=lambda i: falls[i])]
+        """The rate at which the smoothed loss falls fastest, per factor of the rate.
+
+        The fall is that over a tenth of the steps: a single bad batch makes a steep one behind it.
+        """
+        loss, reach = self.smoothed, max(1, min(len(self.rates) // 20, self.index // 2 - 1))
+        steps = range(reach, max(self.index - reach, reach) + 1)
+        return self.rates[max(steps, key=lambda i: loss[i - reach] - loss[i + reach])]
 
 
 class Losses(Callback):

@@ -35,6 +35,8 @@ def write_rates(test: RateRange, folder: Path) -> list[Path]:
             (test.lowest, "lowest", COLOURS[2]),
         ):
             ax.axvline(rate, color=colour, linestyle=":", linewidth=1.4, label=f"{name}: {rate:.2g}")
+        low, high = min(test.smoothed), max(test.smoothed)
+        ax.set_ylim(low - 0.2 * (high - low), high + 0.2 * (high - low))  # single losses may leave it
         ax.set_xscale("log")
         ax.set_xlabel("optimizer.lr")
         ax.set_ylabel("training loss, nats per token")
