@@ -87,7 +87,7 @@ def variants(make: Make) -> list[Make]:
             inner[name] = small(value)
         elif isinstance(value, dict):
             inner[name] = {key: small(part) for key, part in value.items()}
-    return [partial(make, **inner, **knobs) for knobs in getattr(class_of(make), "variants", ({},))]
+    return [partial(make, **inner | knobs) for knobs in getattr(class_of(make), "variants", ({},))]
 
 
 def small(make: Make) -> Make:

@@ -70,6 +70,7 @@ COMPOSITIONS = [[f"{group}={option}"] for group in PARTS for option in options(g
     ["norm@model.embedding_norm=layernorm", "pos=learned"],
     ["attention.output_gate=element", "attention.sinks=true", "attention.softcap=5"],
     ["attention=linear", "attention.output_gate=head"],
+    ["attention=gated_delta", "attention.conv=4", "norm@attention.out_norm=rmsnorm"],
     ["ffn=moe", "ffn.n_shared=2", "ffn.scores=sigmoid", "ffn.bias_rate=0.001"],
     ["pos.fraction=0.5", "ffn=standard", "ffn.activation=relu_squared"],
 ]

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modgpt.model.attention.short_convolution import ConvolvedState, ShortConvolution
 from modgpt.model.cost import Cost, count_parameters
 from modgpt.model.definition import bound, definition_of
 from modgpt.model.init import Initializer
@@ -23,45 +24,56 @@ def attention(
     *,
     mix: Callable[..., tuple[Tensor, dict[str, Tensor]]],
     gates: Callable[[Tensor], dict[str, Tensor]],
+    gated: Callable[[Tensor, Tensor], Tensor],
     qkv: nn.Linear,
+    convolution: Callable[[Tensor], tuple[Tensor, Tensor]] | None,
     out: nn.Linear,
     q_norm: Callable[[Tensor], Tensor],
     k_norm: Callable[[Tensor], Tensor],
     qk_norm_over: str,
     clip_qkv: float | None,
-    output_gate: nn.Linear | None,
     n_heads: int,
-    n_kv_heads: int,
-    head_dim: int,
     layer: int,
+    shapes: Sequence[tuple[int, int]],
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Project x (B,T,C) to heads, mix the tokens of each head, project back: (B,T,C), final state.
 
-    mix(q, k, v, pos) is the definition of an option, for one head of one sequence, (T,D) each. H/Hkv
-    query heads share a head of keys and values.
+    mix(q, k, v, pos) is the definition of an option, for one head of one sequence, (T,D) each. Where
+    there are fewer heads of queries, keys or values than H, several of the H share one.
     """
     pos = pos.of_layer(layer)
-    heads = qkv(x) if clip_qkv is None else qkv(x).clamp(-clip_qkv, clip_qkv)
-    q, k, v = heads.split([head_dim * n for n in (n_heads, n_kv_heads, n_kv_heads)], dim=2)
+    heads, final = qkv(x) if clip_qkv is None else qkv(x).clamp(-clip_qkv, clip_qkv), {}
+    if convolution is not None:
+        heads, final["inputs"] = convolution(heads)
+    q, k, v = heads.split([n * width for n, width in shapes], dim=2)
     if qk_norm_over == "width":
         q, k = q_norm(q), k_norm(k)
-    q, k, v = (z.unflatten(2, (-1, head_dim)).transpose(1, 2) for z in (q, k, v))  # (B,heads,T,D)
+    q, k, v = (
+        z.unflatten(2, shape).transpose(1, 2) for z, shape in zip((q, k, v), shapes, strict=True)
+    )  # (B,heads,T,D)
     if qk_norm_over == "head":
         q, k = q_norm(q), k_norm(k)
     made = gates(x)  # (B,H,T) each
     mixed, states = [], []
     for b in range(len(x)):
         for h in range(n_heads):
-            shared = h * n_kv_heads // n_heads
+            mine = (z[b, h * z.shape[1] // n_heads] for z in (q, k, v))
             own = {name: gate[b, h] for name, gate in made.items()}
-            y, state = mix(q[b, h], k[b, shared], v[b, shared], pos.of_head(h), **own)
+            y, state = mix(*mine, pos.of_head(h), **own)
             mixed.append(y)
             states.append(state)
     y = torch.stack(mixed).unflatten(0, (-1, n_heads)).transpose(1, 2)  # (B,T,H,D)
-    if output_gate is not None:  # one per head, or one per element
-        y = y * torch.sigmoid(output_gate(x)).unflatten(2, (n_heads, -1))
-    final = {n: torch.stack([s[n] for s in states]).unflatten(0, (-1, n_heads)) for n in states[0]}
-    return out(y.flatten(2)), final
+    for n in states[0]:
+        final[n] = torch.stack([s[n] for s in states]).unflatten(0, (-1, n_heads))
+    return out(gated(y, x).flatten(2)), final
+
+
+def gated(y: Tensor, x: Tensor, *, output_gate: nn.Linear | None, gate_is_silu: bool) -> Tensor:
+    """What is mixed, y (B,T,H,D), times its gates made of x (B,T,C), one per head or per element."""
+    if output_gate is None:
+        return y
+    z = output_gate(x).unflatten(2, (y.shape[2], -1))
+    return y * (z * torch.sigmoid(z) if gate_is_silu else torch.sigmoid(z))
 
 
 def no_gates(x: Tensor) -> dict[str, Tensor]:
@@ -79,6 +91,8 @@ class Attention(nn.Module, ABC):
         definition: the formula of `mix` for one head of one sequence, (q, k, v, pos) -> y, final state:
             (T,D) each, q and k not yet rotated; gates come by name.
         gates_definition: the formulas of what an option makes of x besides, (B,T,C) -> (B,H,T) by name.
+        gated_definition: the formula of `gated`, what is done with what is mixed before it is projected
+            back.
         variants: values of knobs to test with. Those of the first are so small that a dozen tokens pass
             every window, block and chunk.
         refuses: knobs of the base that an option has no use for, with the reason.
@@ -103,8 +117,8 @@ class Attention(nn.Module, ABC):
         clip_qkv: c, which keeps the elements of q, k and v within ±c, before any norm (DBRX, 2024; OLMo,
             Groeneveld et al. 2024); None to leave them alone.
         output_gate: multiply what is mixed by sigmoid(xW): `head`, one gate per head, or `element`, one
-            per element (Qiu et al. 2025, "Gated Attention for Large Language Models"; Qwen3-Next); None
-            for no gate.
+            per element (Qiu et al. 2025, "Gated Attention for Large Language Models"; Qwen3-Next);
+            `silu`, one per element, but SiLU(xW) (Gated Delta Networks); None for no gate.
 
     Raises:
         ValueError: C is not divisible by H, H not by Hkv, a size is below 1, `qk_norm_over` or
@@ -114,6 +128,7 @@ class Attention(nn.Module, ABC):
 
     definition: ClassVar[Callable[..., tuple[Tensor, dict[str, Tensor]]]]
     gates_definition: ClassVar[Callable[..., dict[str, Tensor]]] = staticmethod(no_gates)
+    gated_definition: ClassVar[Callable[..., Tensor]] = staticmethod(gated)
     variants: ClassVar[Sequence[Mapping[str, Any]]] = ({},)
     refuses: ClassVar[Mapping[str, str]] = {}
     has_scores: ClassVar[bool] = False
@@ -133,7 +148,7 @@ class Attention(nn.Module, ABC):
         qk_norm: Callable[[int], nn.Module] = nn.Identity,
         qk_norm_over: Literal["head", "width"] = "head",
         clip_qkv: float | None = None,
-        output_gate: Literal["head", "element"] | None = None,
+        output_gate: Literal["head", "element", "silu"] | None = None,
     ) -> None:
         super().__init__()
         given = {"n_kv_heads": n_kv_heads, "head_dim": head_dim, "scale": scale}
@@ -158,24 +173,35 @@ class Attention(nn.Module, ABC):
             raise ValueError(f"attention.qk_norm_over must be head or width, got {qk_norm_over!r}")
         if clip_qkv is not None and not clip_qkv > 0:  # also NaN
             raise ValueError(f"attention.clip_qkv must be positive, got {clip_qkv}; null leaves it out")
-        if output_gate not in (None, "head", "element"):
-            raise ValueError(f"attention.output_gate must be head, element or null, got {output_gate!r}")
+        if output_gate not in (None, "head", "element", "silu"):
+            raise ValueError(
+                f"attention.output_gate must be head, element, silu or null, got {output_gate!r}"
+            )
         self.n_heads, self.n_kv_heads, self.head_dim = n_heads, n_kv_heads, head_dim
         self.layer, self.dropout = layer, dropout
         self.scale = head_dim**-0.5 if scale is None else scale
-        self.qkv = nn.Linear(d_model, (n_heads + 2 * n_kv_heads) * head_dim, bias=bias)
+        self.shapes = self.shapes_of_heads()
+        rows = [n * width for n, width in self.shapes]
+        self.qkv = nn.Linear(d_model, sum(rows), bias=bias)
         # Rows of the single projections, for optimizers that treat each by itself (Muon).
-        self.fused = {"qkv.weight": [n * head_dim for n in (n_heads, n_kv_heads, n_kv_heads)]}
+        self.fused = {"qkv.weight": rows}
+        self.convolution: ShortConvolution | None = None  # an option may have one
         self.out_bias = bias if out_bias is None else out_bias
         self.out = nn.Linear(n_heads * head_dim, d_model, bias=self.out_bias)
         self.qk_norm_over = qk_norm_over
         over_width = qk_norm_over == "width"
         self.q_norm, self.k_norm = (
-            qk_norm(heads * head_dim if over_width else head_dim) for heads in (n_heads, n_kv_heads)
+            qk_norm(n * width if over_width else width) for n, width in self.shapes[:2]
         )
         self.clip_qkv = clip_qkv
-        width = {"head": n_heads, "element": n_heads * head_dim}
-        self.output_gate = nn.Linear(d_model, width[output_gate], bias=False) if output_gate else None
+        gates = n_heads if output_gate == "head" else n_heads * head_dim
+        self.output_gate = nn.Linear(d_model, gates, bias=False) if output_gate else None
+        self.gate_is_silu = output_gate == "silu"
+
+    def shapes_of_heads(self) -> Sequence[tuple[int, int]]:
+        """Number and width of the heads of q, k and v: (H,D), (Hkv,D), (Hkv,D) but for some options."""
+        queries, others = (self.n_heads, self.head_dim), (self.n_kv_heads, self.head_dim)
+        return queries, others, others
 
     def forward(
         self, x: Tensor, pos: Position, positions: Tensor, state: State | None = None
@@ -192,25 +218,39 @@ class Attention(nn.Module, ABC):
             (B,T,C), and the state after x (None if none was given).
         """
         pos = pos.of_layer(self.layer)
-        y, state = self.mix(**self.project(x, pos, positions), pos=pos, positions=positions, state=state)
-        y = y.transpose(1, 2)  # (B,T,H,D)
-        if self.output_gate is not None:
-            y = y * self.output_gate(x).sigmoid().unflatten(2, (self.n_heads, -1))
+        projected = self.project(x, pos, positions, state)
+        y, state = self.mix(**projected, pos=pos, positions=positions, state=state)
+        y = self.gated(y.transpose(1, 2), x)  # (B,T,H,D)
         y = self.out(y.flatten(2))  # (B,T,H·D) -> (B,T,C)
         return F.dropout(y, self.dropout) if self.training else y, state
 
-    def project(self, x: Tensor, pos: Position, positions: Tensor) -> dict[str, Tensor]:
+    def project(
+        self, x: Tensor, pos: Position, positions: Tensor, state: State | None = None
+    ) -> dict[str, Tensor]:
         """What `mix` gets of x (B,T,C), by name: q (B,H,T,D), k and v (B,Hkv,T,D), normed and rotated.
 
-        An option that makes more of x (gates, decays, latent keys) adds it here under its own name.
+        An option that makes more of x (gates, decays, latent keys) adds it here under its own name. With
+        a short convolution, `inputs` is what the state after x keeps of its inputs.
         """
-        heads = self.qkv(x)
+        heads, kept = self.qkv(x), {}
         if self.clip_qkv is not None:
             heads = heads.clamp(-self.clip_qkv, self.clip_qkv)
-        heads = heads.view(*x.shape[:2], -1, self.head_dim).transpose(1, 2)  # (B,H+2Hkv,T,D)
-        qk, v = heads.split_with_sizes([self.n_heads + self.n_kv_heads, self.n_kv_heads], dim=1)
+        if self.convolution is not None:
+            past = state.inputs if isinstance(state, ConvolvedState) else None
+            heads, kept["inputs"] = self.convolution(heads, past)
+        (n_q, width), (n_k, _), (n_v, v_width) = self.shapes
+        qk, v = heads.split_with_sizes([(n_q + n_k) * width, n_v * v_width], dim=2)
+        qk, v = (x.unflatten(2, (-1, w)).transpose(1, 2) for x, w in ((qk, width), (v, v_width)))
         q, k = self.norm_and_rotate(qk, pos, positions)
-        return {"q": q, "k": k, "v": v}
+        return {"q": q, "k": k, "v": v} | kept
+
+    def gated(self, y: Tensor, x: Tensor) -> Tensor:
+        """What is done with y (B,T,H,D), mixed from x (B,T,C), before it is projected back."""
+        if self.output_gate is None:
+            return y
+        z = self.output_gate(x)
+        z = F.silu(z) if self.gate_is_silu else z.sigmoid()
+        return y * z.unflatten(2, (self.n_heads, -1))
 
     def norm_and_rotate(self, qk: Tensor, pos: Position, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Norm first, so that rotation keeps the norm's scale; qk (B,H+Hkv,T,D) -> q, k."""
@@ -226,11 +266,11 @@ class Attention(nn.Module, ABC):
             return torch.cat([self.q_norm(q), self.k_norm(k)], dim=1)
         q, k = (x.transpose(1, 2).flatten(2) for x in (q, k))  # (B,T,·D)
         both = torch.cat([self.q_norm(q), self.k_norm(k)], dim=2)
-        return both.unflatten(2, (-1, self.head_dim)).transpose(1, 2)
+        return both.unflatten(2, (-1, self.shapes[0][1])).transpose(1, 2)
 
     def split(self, qk: Tensor) -> tuple[Tensor, Tensor]:
         """(B,H+Hkv,T,D) -> q (B,H,T,D), k (B,Hkv,T,D)."""
-        q, k = qk.split_with_sizes([self.n_heads, self.n_kv_heads], dim=1)
+        q, k = qk.split_with_sizes([n for n, _ in self.shapes[:2]], dim=1)
         return q, k
 
     @abstractmethod
@@ -244,7 +284,8 @@ class Attention(nn.Module, ABC):
     def defined(self) -> Callable[..., tuple[Tensor, dict[str, Tensor]]]:
         """This layer by its definition: (x (B,T,C), pos) -> (B,T,C), final state by name."""
         mix, gates = bound(definition_of(self), self), bound(self.gates_definition, self)
-        return bound(attention, self, mix=mix, gates=gates)
+        gated = bound(self.gated_definition, self)
+        return bound(attention, self, mix=mix, gates=gates, gated=gated)
 
     @abstractmethod
     def initial_state(self, batch_size: int, capacity: int) -> State:
@@ -267,7 +308,7 @@ class Attention(nn.Module, ABC):
                 f"pos={its} adds a bias to attention scores, and attention={own} has none: "
                 "take rope, alibi, sinusoidal, learned or none"
             )
-        return pos.unsupported(self.head_dim)
+        return pos.unsupported(self.shapes[0][1])
 
     @property
     def reach(self) -> int | None:
@@ -285,6 +326,8 @@ class Attention(nn.Module, ABC):
     def reset_parameters(self, init: Initializer) -> None:
         """Draw the initial weights of the projections."""
         init.linear(self.qkv)
+        if self.convolution is not None:
+            self.convolution.reset_parameters(init)
         init.linear(self.out, residual=True)
         if self.output_gate is not None:
             init.linear(self.output_gate)

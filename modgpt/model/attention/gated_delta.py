@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modgpt.model.attention.base import Attention
+from modgpt.model.attention.base import Attention, gated
+from modgpt.model.attention.short_convolution import ConvolvedState, ShortConvolution
 from modgpt.model.init import Initializer
+from modgpt.model.norm.rmsnorm import RMSNorm
 from modgpt.model.pos.base import DefinedPosition, Position
 from modgpt.model.precision import wide, wide_dtype
 from modgpt.model.state import State
@@ -56,8 +59,20 @@ def delta_gates(x: Tensor, *, gates: nn.Linear, a_log: Tensor, dt_bias: Tensor) 
     return {"alpha": alpha, "beta": torch.sigmoid(for_beta)}
 
 
-@dataclass
-class DeltaState(State):
+def normed_and_gated(
+    y: Tensor,
+    x: Tensor,
+    *,
+    out_norm: Callable[[Tensor], Tensor],
+    output_gate: nn.Linear | None,
+    gate_is_silu: bool,
+) -> Tensor:
+    """What is read, y (B,T,H,D), normed per head, then times its gate made of x (B,T,C)."""
+    return gated(out_norm(y), x, output_gate=output_gate, gate_is_silu=gate_is_silu)
+
+
+@dataclass(kw_only=True)
+class DeltaState(ConvolvedState):
     """The memory of all past tokens, in fp32: s (B,H,D,D), keys by values."""
 
     s: Tensor
@@ -81,42 +96,69 @@ class GatedDeltaAttention(Attention):
       - RoPE rotates q and k. It keeps their lengths, so it does not matter which comes first.
       - ALiBi: its factor e^(−m) per token multiplies α.
 
-    Left out of the paper's layer (section 3.4) are the short convolution on q, k and v with the SiLU
-    behind it, and the norm and the gate of the output. QK-norm, where asked for, comes before the length
-    is taken out; what a norm with one gain for all channels (`scalenorm`) does is undone by that.
+    By itself the option is the rule. The paper's layer (section 3.4) is conv=4, out_norm=rmsnorm and
+    output_gate=silu: a short convolution on q, k and v with SiLU behind it, and RMSNorm(y) ⊙ SiLU(xW)
+    of what is read. QK-norm, where asked for, comes before the length is taken out; what a norm with one
+    gain for all channels (`scalenorm`) does is undone by that.
 
     Cost per token and head: 6·D² FLOPs as a recurrence and 4·C for the gates; D² numbers of state, at
-    any length. Dropout acts on the output alone: there are no weights to drop.
+    any length, and the inputs of the convolution. Dropout acts on the output alone: there are no weights
+    to drop.
 
     Args:
         chunk: tokens per chunk; the work inside a chunk grows with it, the number of steps shrinks.
         eps: added to the squared lengths of q and k.
+        conv: width of the short convolution, before QK-norm and rotation; 0 for none.
+        out_norm: makes the norm of what is read, over the D channels of a head and before any output
+            gate.
 
     Raises:
-        ValueError: chunk < 1.
+        ValueError: chunk < 1 or conv < 0.
     """
 
     definition = staticmethod(gated_delta_rule)
     gates_definition = staticmethod(delta_gates)
-    variants = ({"chunk": 4}, {"chunk": 1}, {"chunk": 64})
+    gated_definition = staticmethod(normed_and_gated)
+    variants = (
+        {"chunk": 4},
+        {"chunk": 1},
+        {"chunk": 64},
+        {"chunk": 4, "conv": 3, "out_norm": RMSNorm, "output_gate": "silu"},
+    )
 
-    def __init__(self, *, chunk: int = 64, eps: float = 1e-6, **base: Any) -> None:
+    def __init__(
+        self,
+        *,
+        chunk: int = 64,
+        eps: float = 1e-6,
+        conv: int = 0,
+        out_norm: Callable[[int], nn.Module] = nn.Identity,
+        **base: Any,
+    ) -> None:
         super().__init__(**base)
         if chunk < 1:
             raise ValueError(f"attention.chunk must be at least 1, got {chunk}")
         self.chunk, self.eps = chunk, eps
+        self.make_gates()
+        self.convolution = ShortConvolution.of_width(conv, self.qkv.out_features)
+        self.out_norm = out_norm(self.head_dim)
+
+    def make_gates(self) -> None:
+        """The weights of α and β."""
         # One matrix for both gates, W_α above W_β. They have no bias but b.
         self.gates = nn.Linear(self.qkv.in_features, 2 * self.n_heads, bias=False)
         self.fused["gates.weight"] = [self.n_heads, self.n_heads]
         self.a_log = nn.Parameter(torch.zeros(self.n_heads))  # log A
         self.dt_bias = nn.Parameter(torch.zeros(self.n_heads))  # b
 
-    def project(self, x: Tensor, pos: Position, positions: Tensor) -> dict[str, Tensor]:
+    def project(
+        self, x: Tensor, pos: Position, positions: Tensor, state: State | None = None
+    ) -> dict[str, Tensor]:
         """As in the base, and both gates of each head: log α and β (B,H,T,1)."""
         a, b = wide(self.gates(x)).transpose(1, 2).unsqueeze(-1).chunk(2, dim=1)  # (B,H,T,1)
         rate, bias = (wide(p)[:, None, None] for p in (self.a_log.exp(), self.dt_bias))  # (H,1,1)
         gates = {"log_alpha": -rate * F.softplus(a + bias), "beta": b.sigmoid()}
-        return super().project(x, pos, positions) | gates
+        return super().project(x, pos, positions, state) | gates
 
     def mix(
         self,
@@ -129,6 +171,7 @@ class GatedDeltaAttention(Attention):
         *,
         log_alpha: Tensor,
         beta: Tensor,
+        inputs: Tensor | None = None,
     ) -> tuple[Tensor, State | None]:
         dtype, length = v.dtype, v.shape[2]
         # A state that is read, corrected and written again thousands of times loses too much in bf16.
@@ -148,8 +191,17 @@ class GatedDeltaAttention(Attention):
                 F.pad(x, (0, 0, 0, -length % chunk)).unflatten(2, (-1, chunk))
                 for x in (q, k, v, log_alpha, beta)
             )
-            y, memory = mix_chunks(memory, *parts)
+            y, memory = self.by_chunks(memory, *parts)
+        memory.inputs = inputs
         return y[:, :, :length].to(dtype), None if state is None else memory
+
+    def by_chunks(self, memory: DeltaState, *parts: Tensor) -> tuple[Tensor, DeltaState]:
+        """The rule on parts (B,H,N,c,·), N chunks of c tokens."""
+        return mix_chunks(memory, *parts)
+
+    def gated(self, y: Tensor, x: Tensor) -> Tensor:
+        """Normed per head, then gated: (B,T,H,D)."""
+        return super().gated(self.out_norm(y), x)
 
     def unit(self, x: Tensor) -> Tensor:
         """Vectors of length 1: x / √(‖x‖² + eps)."""
@@ -157,14 +209,16 @@ class GatedDeltaAttention(Attention):
 
     def initial_state(self, batch_size: int, capacity: int) -> DeltaState:
         shape = (batch_size, self.n_heads, self.head_dim, self.head_dim)
-        return DeltaState(s=self.qkv.weight.new_zeros(shape, dtype=wide_dtype(self.qkv.weight.dtype)))
+        s = self.qkv.weight.new_zeros(shape, dtype=wide_dtype(self.qkv.weight.dtype))
+        return DeltaState(s=s, inputs=self.convolution and self.convolution.no_past(batch_size))
 
     def mixing_flops(self, length: int) -> float:
         # Sᵀk, k(v − Sᵀk)ᵀ and Sᵀq; and the gates' projection, which the base does not know.
         return self.n_heads * 6 * self.head_dim**2 + 2 * self.gates.weight.numel()
 
     def state_size(self, length: int) -> int:
-        return self.n_heads * self.head_dim**2
+        inputs = self.convolution.state_size() if self.convolution is not None else 0
+        return self.n_heads * self.head_dim**2 + inputs
 
     def reset_parameters(self, init: Initializer) -> None:
         super().reset_parameters(init)

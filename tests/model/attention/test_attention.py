@@ -101,7 +101,7 @@ def test_bias(make: Make, bias: bool, out_bias: bool | None) -> None:
     pair.check(7)
 
 
-@pytest.mark.parametrize("gate", ["head", "element"])
+@pytest.mark.parametrize("gate", ["head", "element", "silu"])
 @every_option
 def test_output_gate_and_clipped_projections(make: Make, gate: str) -> None:
     pair = pair_of(make, "rope", n_kv_heads=2, output_gate=gate, clip_qkv=0.7)
@@ -310,7 +310,10 @@ def test_linear_keeps_its_sums_in_fp32() -> None:
         ({"qk_norm_over": "heads"}, "attention.qk_norm_over must be head or width, got 'heads'"),
         ({"clip_qkv": 0.0}, "attention.clip_qkv must be positive, got 0.0"),
         ({"clip_qkv": float("nan")}, "attention.clip_qkv must be positive, got nan"),
-        ({"output_gate": "width"}, "attention.output_gate must be head, element or null, got 'width'"),
+        (
+            {"output_gate": "width"},
+            "attention.output_gate must be head, element, silu or null, got 'width'",
+        ),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
@@ -323,6 +326,7 @@ def test_sizes_that_do_not_fit(make: Make, sizes: dict[str, Any], message: str) 
     ("name", "knobs", "message"),
     [
         ("gated_delta", {"chunk": 0}, "attention.chunk must be at least 1, got 0"),
+        ("gated_delta", {"conv": -1}, "attention.conv must be at least 0, got -1; 0 leaves it out"),
         ("flash", {"softcap": 0.0}, "attention.softcap must be positive, got 0.0"),
         ("sparse", {"kernel": "flex", "sinks": True}, "attention.kernel=flex knows no sinks"),
         ("bigbird", {"kernel": "flex", "softcap": 5.0}, "attention.kernel=flex knows no sinks"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,10 +13,13 @@ from torch import Tensor
 from modgpt import build_model, compose
 from modgpt.model.attention.gated_delta import DeltaState, GatedDeltaAttention, mix_chunks, segment_sums
 from modgpt.model.init import Initializer
+from modgpt.model.norm.rmsnorm import RMSNorm
 from modgpt.model.pos.base import Position
 from modgpt.testing.attention import AttentionPair
+from modgpt.testing.build import options_of, small, small_model, with_knobs
 from modgpt.testing.compare import assert_same
-from modgpt.training.optimizers import adamw
+from modgpt.testing.models import check_model
+from modgpt.training.optimizers import adamw, muon
 from tests.model.attention.test_attention import option
 
 D = 8
@@ -203,3 +207,71 @@ def test_only_the_matrix_of_the_gates_decays() -> None:
     assert isinstance(attention, GatedDeltaAttention)
     assert id(attention.gates.weight) in decayed
     assert {id(attention.a_log), id(attention.dt_bias)} <= others
+
+
+# --- the paper's layer ----------------------------------------------------------------------------
+
+LAYER = {"conv": 4, "out_norm": partial(RMSNorm, eps=1e-6), "output_gate": "silu"}
+
+
+@pytest.mark.parametrize("length", [1, 3, 70])
+def test_is_the_layer_of_qwen3_next(length: int) -> None:
+    """Weight for weight: convolution, rule, norm and gate; in one pass and token by token."""
+    qwen = pytest.importorskip("transformers.models.qwen3_next.modeling_qwen3_next")
+    heads = {"linear_num_value_heads": 3, "linear_num_key_heads": 3}
+    widths = {"linear_value_head_dim": D, "linear_key_head_dim": D}
+    config = qwen.Qwen3NextConfig(hidden_size=24, num_hidden_layers=1, **heads, **widths)
+    torch.manual_seed(0)
+    theirs = qwen.Qwen3NextGatedDeltaNet(config, 0)
+    pair = gated_delta(n_heads=3, **LAYER)
+    module = pair.module
+    assert isinstance(module, GatedDeltaAttention)
+    assert module.convolution is not None and module.output_gate is not None
+    with torch.no_grad():
+        for name, parameter in theirs.named_parameters():
+            parameter.normal_(std=1.0 if name == "conv1d.weight" else 0.2)
+        # Of each head: q, k, v and z; b and a.
+        q, k, v, z = theirs.in_proj_qkvz.weight.unflatten(0, (3, 4, D)).unbind(1)
+        b, a = theirs.in_proj_ba.weight.unflatten(0, (3, 2)).unbind(1)
+        module.qkv.weight.copy_(torch.cat([q, k, v]).flatten(0, 1))
+        module.output_gate.weight.copy_(z.flatten(0, 1))
+        module.gates.weight.copy_(torch.cat([a, b]))
+        module.convolution.weight.copy_(theirs.conv1d.weight)
+        module.a_log.copy_(theirs.A_log)
+        module.dt_bias.copy_(theirs.dt_bias)
+        module.out_norm.weight.copy_(theirs.norm.weight)
+        module.out.weight.copy_(theirs.out_proj.weight)
+        x = pair.inputs(length)
+        wanted = theirs(x)
+        torch.testing.assert_close(pair.fast(x)[0], wanted, rtol=1e-5, atol=1e-5)
+        by_token, _ = pair.in_pieces(x, [1] * length)
+        torch.testing.assert_close(by_token, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("pos", ["rope", "alibi"])
+def test_a_model_of_such_layers(pos: str) -> None:
+    make = with_knobs(small(options_of("attention")["gated_delta"]), **LAYER)
+    check_model(small_model(attention=make, pos=options_of("pos")[pos]))
+
+
+def test_the_state_keeps_the_inputs_of_the_convolution() -> None:
+    pair = gated_delta(**LAYER)
+    state = pair.module.initial_state(2, 1)
+    assert state.inputs.shape == (2, 3, 3 * 24) and not state.inputs.any()
+    x = pair.inputs(5)
+    with torch.no_grad():
+        _, state = pair.in_pieces(x, [1] * 5)
+        assert_same(state.inputs, pair.module.qkv(x)[:, 2:], "inputs")
+    assert gated_delta().module.initial_state(2, 1).inputs is None
+
+
+def test_a_convolution_is_no_projection_to_muon() -> None:
+    """Muon would make its channels orthogonal to each other; AdamW gets it instead."""
+    overrides = ["attention=gated_delta", "attention.conv=4", "model.n_layers=1"]
+    model = build_model(compose(overrides), vocab_size=5)
+    rates = {"lr": 0.02, "adamw_lr": 1e-3}
+    optimizer = muon(model, **rates, weight_decay=0.1, momentum=0.9, beta1=0.9, beta2=0.99)
+    attention = model.blocks[0].attention
+    assert attention.convolution is not None
+    of_muon = {id(p) for p in optimizer.param_groups[0]["params"]}
+    assert id(attention.convolution.weight) not in of_muon and id(attention.qkv.weight) in of_muon
