@@ -188,7 +188,7 @@ class Attention(nn.Module, ABC):
             (B,T,C), and the state after x (None if none was given).
         """
         y, state = self.mix(**self.project(x, pos, positions), pos=pos, positions=positions, state=state)
-        y = y.transpose(1, 2)  # (B,T,H,D)
+        y = self.after_mixing(y.transpose(1, 2))  # (B,T,H,D)
         if self.output_gate is not None:
             y = y * self.output_gate(x).sigmoid().unflatten(2, (self.n_heads, -1))
         y = self.out(y.flatten(2))  # (B,T,H·D) -> (B,T,C)
@@ -236,6 +236,14 @@ class Attention(nn.Module, ABC):
         (T,) of x, and the state before x or None.
         """
 
+    def after_mixing(self, y: Tensor) -> Tensor:
+        """What each head has mixed, (B,T,H,D), on its way to the output gate: unchanged.
+
+        An option overrides it for what is not linear in the values, such as a norm of each head, so that
+        `mix` gives weighted sums of values. The option's definition includes it.
+        """
+        return y
+
     def defined(self) -> Callable[..., tuple[Tensor, dict[str, Tensor]]]:
         """This layer by its definition: (x (B,T,C), pos) -> (B,T,C), final state by name."""
         mix, gates = bound(definition_of(self), self), bound(self.gates_definition, self)
@@ -252,6 +260,11 @@ class Attention(nn.Module, ABC):
     @abstractmethod
     def state_size(self, length: int) -> int:
         """Numbers in the state of one sequence after `length` tokens."""
+
+    @property
+    def rotated_width(self) -> int:
+        """Columns of the queries and keys that the positions rotate together."""
+        return self.head_dim
 
     @property
     def reach(self) -> int | None:
