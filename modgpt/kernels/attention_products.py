@@ -47,7 +47,7 @@ def scaled_dot_product_attention(
         mask = torch.zeros(mask.shape, dtype=q.dtype).masked_fill(~mask, float("-inf"))
     alpha = d**-0.5 if scale is None else scale
 
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         added = mask.expand(len(q), h, n, k.shape[2]).flatten(0, 1)  # (B·H,Tq,Tk)
         scores = torch.baddbmm(added, q.flatten(0, 1), k.flatten(0, 1).mT, alpha=alpha)
         weights = F.dropout(scores.softmax(-1), dropout_p)
@@ -55,7 +55,10 @@ def scaled_dot_product_attention(
 
     sequences = max(1, SCORES_AT_ONCE // (h * n * k.shape[2]))
     if sequences >= len(q):
-        return attend(q, k, v)
-    return torch.cat(
-        [attend(*part) for part in zip(*(x.split(sequences) for x in (q, k, v)), strict=True)]
-    )
+        return attend(q, k, v, mask)
+    # One mask for all sequences, or one for each.
+    masks = [mask] * -(-len(q) // sequences)
+    if mask.dim() == 4:
+        masks = mask.expand(len(q), *mask.shape[1:]).split(sequences)
+    parts = zip(q.split(sequences), k.split(sequences), v.split(sequences), masks, strict=True)
+    return torch.cat([attend(*part) for part in parts])

@@ -14,7 +14,7 @@ from modgpt.kernels import attention_products
 
 
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
-@pytest.mark.parametrize("kind", ["causal", "allowed", "bias", "both", "none"])
+@pytest.mark.parametrize("kind", ["causal", "allowed", "bias", "both", "of each", "none"])
 @pytest.mark.parametrize("at_once", [1, 2], ids=["one by one", "together"])
 def test_products_equal_the_fused_kernel(
     at_once: int, kind: str, kv_heads: int, monkeypatch: pytest.MonkeyPatch
@@ -29,9 +29,9 @@ def test_products_equal_the_fused_kernel(
     q, k, v = normal(2, 4, 7, 6), normal(2, kv_heads, 7, 6), normal(2, kv_heads, 7, 6)
     allowed = torch.ones(7, 7, dtype=torch.bool).tril()
     bias = torch.randn(4, 7, 7, generator=generator, dtype=torch.float64)
-    mask = {"allowed": allowed, "bias": bias, "both": bias.masked_fill(~allowed, float("-inf"))}.get(
-        kind
-    )
+    of_each = normal(2, 4, 7, 7)  # a bias of each sequence, which may have a gradient
+    both = bias.masked_fill(~allowed, float("-inf"))
+    mask = {"allowed": allowed, "bias": bias, "both": both, "of each": of_each}.get(kind)
     causal = kind == "causal"
     scale = 0.3 if kind == "bias" else None
     got = attention_products.scaled_dot_product_attention(
@@ -42,9 +42,10 @@ def test_products_equal_the_fused_kernel(
     )
     torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)
     toward = torch.randn(got.shape, generator=generator, dtype=torch.float64)
+    inputs = (q, k, v, of_each) if kind == "of each" else (q, k, v)
     for a, b in zip(
-        torch.autograd.grad(got, (q, k, v), toward),
-        torch.autograd.grad(wanted, (q, k, v), toward),
+        torch.autograd.grad(got, inputs, toward),
+        torch.autograd.grad(wanted, inputs, toward),
         strict=True,
     ):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)

@@ -220,7 +220,7 @@ class Attention(nn.Module, ABC):
         pos = pos.of_layer(self.layer)
         projected = self.project(x, pos, positions, state)
         y, state = self.mix(**projected, pos=pos, positions=positions, state=state)
-        y = self.gated(y.transpose(1, 2), x)  # (B,T,H,D)
+        y = self.gated(self.after_mixing(y.transpose(1, 2)), x)  # (B,T,H,D)
         y = self.out(y.flatten(2))  # (B,T,H·D) -> (B,T,C)
         return F.dropout(y, self.dropout) if self.training else y, state
 
@@ -281,6 +281,14 @@ class Attention(nn.Module, ABC):
         (T,) of x, and the state before x or None.
         """
 
+    def after_mixing(self, y: Tensor) -> Tensor:
+        """What each head has mixed, (B,T,H,D), on its way to the output gate: unchanged.
+
+        An option overrides it for what is not linear in the values, such as a norm of each head, so that
+        `mix` gives weighted sums of values. The option's definition includes it.
+        """
+        return y
+
     def defined(self) -> Callable[..., tuple[Tensor, dict[str, Tensor]]]:
         """This layer by its definition: (x (B,T,C), pos) -> (B,T,C), final state by name."""
         mix, gates = bound(definition_of(self), self), bound(self.gates_definition, self)
@@ -308,7 +316,12 @@ class Attention(nn.Module, ABC):
                 f"pos={its} adds a bias to attention scores, and attention={own} has none: "
                 "take rope, alibi, sinusoidal, learned or none"
             )
-        return pos.unsupported(self.shapes[0][1])
+        return pos.unsupported(self.rotated_width)
+
+    @property
+    def rotated_width(self) -> int:
+        """Columns of the queries and keys that the positions rotate together."""
+        return self.shapes[0][1]
 
     @property
     def reach(self) -> int | None:
