@@ -141,7 +141,7 @@ class GPT(nn.Module):
         )
         self.blocks = cast("Sequence[Block]", layers)
         for layer in self.blocks:
-            problem = self.pos.unsupported(layer.attention.head_dim)
+            problem = self.pos.unsupported(layer.attention.rotated_dim)
             if problem is not None:
                 raise ValueError(problem)
         self.norm = norm(d_model)

@@ -21,38 +21,25 @@ def attention(
     x: Tensor,
     pos: DefinedPosition,
     *,
+    project: Callable[[Tensor], dict[str, Tensor]],
     mix: Callable[..., tuple[Tensor, dict[str, Tensor]]],
     gates: Callable[[Tensor], dict[str, Tensor]],
-    qkv: nn.Linear,
     out: nn.Linear,
-    q_norm: Callable[[Tensor], Tensor],
-    k_norm: Callable[[Tensor], Tensor],
-    qk_norm_over: str,
-    clip_qkv: float | None,
     output_gate: nn.Linear | None,
     n_heads: int,
-    n_kv_heads: int,
-    head_dim: int,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Project x (B,T,C) to heads, mix the tokens of each head, project back: (B,T,C), final state.
 
     mix(q, k, v, pos) is the definition of an option, for one head of one sequence, (T,D) each. H/Hkv
     query heads share a head of keys and values.
     """
-    heads = qkv(x) if clip_qkv is None else qkv(x).clamp(-clip_qkv, clip_qkv)
-    q, k, v = heads.split([head_dim * n for n in (n_heads, n_kv_heads, n_kv_heads)], dim=2)
-    if qk_norm_over == "width":
-        q, k = q_norm(q), k_norm(k)
-    q, k, v = (z.unflatten(2, (-1, head_dim)).transpose(1, 2) for z in (q, k, v))  # (B,heads,T,D)
-    if qk_norm_over == "head":
-        q, k = q_norm(q), k_norm(k)
-    made = gates(x)  # (B,H,T) each
+    made = project(x) | gates(x)  # (B,heads,T,D) and (B,H,T)
     mixed, states = [], []
     for b in range(len(x)):
         for h in range(n_heads):
-            shared = h * n_kv_heads // n_heads
-            own = {name: gate[b, h] for name, gate in made.items()}
-            y, state = mix(q[b, h], k[b, shared], v[b, shared], pos.of_head(h), **own)
+            own = {name: heads[b, h * heads.shape[1] // n_heads] for name, heads in made.items()}
+            q, k, v = (own.pop(name) for name in "qkv")
+            y, state = mix(q, k, v, pos.of_head(h), **own)
             mixed.append(y)
             states.append(state)
     y = torch.stack(mixed).unflatten(0, (-1, n_heads)).transpose(1, 2)  # (B,T,H,D)
@@ -60,6 +47,29 @@ def attention(
         y = y * torch.sigmoid(output_gate(x)).unflatten(2, (n_heads, -1))
     final = {n: torch.stack([s[n] for s in states]).unflatten(0, (-1, n_heads)) for n in states[0]}
     return out(y.flatten(2)), final
+
+
+def queries_keys_values(
+    x: Tensor,
+    *,
+    qkv: nn.Linear,
+    q_norm: Callable[[Tensor], Tensor],
+    k_norm: Callable[[Tensor], Tensor],
+    qk_norm_over: str,
+    clip_qkv: float | None,
+    n_heads: int,
+    n_kv_heads: int,
+    head_dim: int,
+) -> dict[str, Tensor]:
+    """q (B,H,T,D), k and v (B,Hkv,T,D) of x (B,T,C), normed and not yet rotated."""
+    heads = qkv(x) if clip_qkv is None else qkv(x).clamp(-clip_qkv, clip_qkv)
+    q, k, v = heads.split([head_dim * n for n in (n_heads, n_kv_heads, n_kv_heads)], dim=2)
+    if qk_norm_over == "width":
+        q, k = q_norm(q), k_norm(k)
+    q, k, v = (z.unflatten(2, (-1, head_dim)).transpose(1, 2) for z in (q, k, v))  # (B,heads,T,D)
+    if qk_norm_over == "head":
+        q, k = q_norm(q), k_norm(k)
+    return {"q": q, "k": k, "v": v}
 
 
 def no_gates(x: Tensor) -> dict[str, Tensor]:
@@ -77,6 +87,7 @@ class Attention(nn.Module, ABC):
         definition: the formula of `mix` for one head of one sequence, (q, k, v, pos) -> y, final state:
             (T,D) each, q and k not yet rotated; gates come by name.
         gates_definition: the formulas of what an option makes of x besides, (B,T,C) -> (B,H,T) by name.
+        projection_definition: the formula of the heads, (B,T,C) -> q, k and v (B,heads,T,D) by name.
         variants: values of knobs to test with. Those of the first are so small that a dozen tokens pass
             every window, block and chunk.
         refuses: knobs of the base that an option has no use for, with the reason.
@@ -111,6 +122,7 @@ class Attention(nn.Module, ABC):
 
     definition: ClassVar[Callable[..., tuple[Tensor, dict[str, Tensor]]]]
     gates_definition: ClassVar[Callable[..., dict[str, Tensor]]] = staticmethod(no_gates)
+    projection_definition: ClassVar[Callable[..., dict[str, Tensor]]] = staticmethod(queries_keys_values)
     variants: ClassVar[Sequence[Mapping[str, Any]]] = ({},)
     refuses: ClassVar[Mapping[str, str]] = {}
 
@@ -239,7 +251,8 @@ class Attention(nn.Module, ABC):
     def defined(self) -> Callable[..., tuple[Tensor, dict[str, Tensor]]]:
         """This layer by its definition: (x (B,T,C), pos) -> (B,T,C), final state by name."""
         mix, gates = bound(definition_of(self), self), bound(self.gates_definition, self)
-        return bound(attention, self, mix=mix, gates=gates)
+        project = bound(self.projection_definition, self)
+        return bound(attention, self, mix=mix, gates=gates, project=project)
 
     @abstractmethod
     def initial_state(self, batch_size: int, capacity: int) -> State:
@@ -258,17 +271,24 @@ class Attention(nn.Module, ABC):
         """How many of the last keys a query can see, None for all of them."""
         return None
 
+    @property
+    def rotated_dim(self) -> int:
+        """How many columns of a query or key the positions rotate."""
+        return self.head_dim
+
+    @property
+    def projections(self) -> list[nn.Linear]:
+        """The matrices that each token is multiplied with once."""
+        return [m for m in (self.qkv, self.out, self.output_gate) if m is not None]
+
     def cost(self, length: int) -> Cost:
         """Declared cost at sequence length `length`."""
         n = count_parameters(self)
-        matrices = [m for m in (self.qkv, self.out, self.output_gate) if m is not None]
-        projections = 2 * sum(matrix.weight.numel() for matrix in matrices)
+        projections = 2 * sum(matrix.weight.numel() for matrix in self.projections)
         flops = projections + self.mixing_flops(length)
         return Cost(n, n, flops, self.state_size(length))
 
     def reset_parameters(self, init: Initializer) -> None:
         """Draw the initial weights of the projections."""
-        init.linear(self.qkv)
-        init.linear(self.out, residual=True)
-        if self.output_gate is not None:
-            init.linear(self.output_gate)
+        for matrix in self.projections:
+            init.linear(matrix, residual=matrix is self.out)
