@@ -22,19 +22,13 @@ def attention(
     x: Tensor,
     pos: DefinedPosition,
     *,
+    project: Callable[[Tensor], tuple[dict[str, Tensor], dict[str, Tensor]]],
     mix: Callable[..., tuple[Tensor, dict[str, Tensor]]],
     gates: Callable[[Tensor], dict[str, Tensor]],
     gated: Callable[[Tensor, Tensor], Tensor],
-    qkv: nn.Linear,
-    convolution: Callable[[Tensor], tuple[Tensor, Tensor]] | None,
     out: nn.Linear,
-    q_norm: Callable[[Tensor], Tensor],
-    k_norm: Callable[[Tensor], Tensor],
-    qk_norm_over: str,
-    clip_qkv: float | None,
     n_heads: int,
     layer: int,
-    shapes: Sequence[tuple[int, int]],
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Project x (B,T,C) to heads, mix the tokens of each head, project back: (B,T,C), final state.
 
@@ -42,24 +36,14 @@ def attention(
     there are fewer heads of queries, keys or values than H, several of the H share one.
     """
     pos = pos.of_layer(layer)
-    heads, final = qkv(x) if clip_qkv is None else qkv(x).clamp(-clip_qkv, clip_qkv), {}
-    if convolution is not None:
-        heads, final["inputs"] = convolution(heads)
-    q, k, v = heads.split([n * width for n, width in shapes], dim=2)
-    if qk_norm_over == "width":
-        q, k = q_norm(q), k_norm(k)
-    q, k, v = (
-        z.unflatten(2, shape).transpose(1, 2) for z, shape in zip((q, k, v), shapes, strict=True)
-    )  # (B,heads,T,D)
-    if qk_norm_over == "head":
-        q, k = q_norm(q), k_norm(k)
-    made = gates(x)  # (B,H,T) each
+    heads, final = project(x)  # (B,heads,T,D) each
+    made = heads | gates(x)  # and (B,H,T)
     mixed, states = [], []
     for b in range(len(x)):
         for h in range(n_heads):
-            mine = (z[b, h * z.shape[1] // n_heads] for z in (q, k, v))
-            own = {name: gate[b, h] for name, gate in made.items()}
-            y, state = mix(*mine, pos.of_head(h), **own)
+            own = {name: z[b, h * z.shape[1] // n_heads] for name, z in made.items()}
+            q, k, v = (own.pop(name) for name in "qkv")
+            y, state = mix(q, k, v, pos.of_head(h), **own)
             mixed.append(y)
             states.append(state)
     y = torch.stack(mixed).unflatten(0, (-1, n_heads)).transpose(1, 2)  # (B,T,H,D)
@@ -74,6 +58,35 @@ def gated(y: Tensor, x: Tensor, *, output_gate: nn.Linear | None, gate_is_silu: 
         return y
     z = output_gate(x).unflatten(2, (y.shape[2], -1))
     return y * (z * torch.sigmoid(z) if gate_is_silu else torch.sigmoid(z))
+
+
+def queries_keys_values(
+    x: Tensor,
+    *,
+    qkv: nn.Linear,
+    convolution: Callable[[Tensor], tuple[Tensor, Tensor]] | None,
+    q_norm: Callable[[Tensor], Tensor],
+    k_norm: Callable[[Tensor], Tensor],
+    qk_norm_over: str,
+    clip_qkv: float | None,
+    shapes: Sequence[tuple[int, int]],
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """q (B,H,T,D), k and v (B,Hkv,T,D) of x (B,T,C), normed and not yet rotated.
+
+    And the last inputs of the convolution, where there is one.
+    """
+    heads, kept = qkv(x) if clip_qkv is None else qkv(x).clamp(-clip_qkv, clip_qkv), {}
+    if convolution is not None:
+        heads, kept["inputs"] = convolution(heads)
+    q, k, v = heads.split([n * width for n, width in shapes], dim=2)
+    if qk_norm_over == "width":
+        q, k = q_norm(q), k_norm(k)
+    q, k, v = (
+        z.unflatten(2, shape).transpose(1, 2) for z, shape in zip((q, k, v), shapes, strict=True)
+    )  # (B,heads,T,D)
+    if qk_norm_over == "head":
+        q, k = q_norm(q), k_norm(k)
+    return {"q": q, "k": k, "v": v}, kept
 
 
 def no_gates(x: Tensor) -> dict[str, Tensor]:
@@ -93,6 +106,8 @@ class Attention(nn.Module, ABC):
         gates_definition: the formulas of what an option makes of x besides, (B,T,C) -> (B,H,T) by name.
         gated_definition: the formula of `gated`, what is done with what is mixed before it is projected
             back.
+        projection_definition: the formula of the heads, (B,T,C) -> q, k and v (B,heads,T,D) by name, and
+            what decoding keeps of it.
         variants: values of knobs to test with. Those of the first are so small that a dozen tokens pass
             every window, block and chunk.
         refuses: knobs of the base that an option has no use for, with the reason.
@@ -129,6 +144,7 @@ class Attention(nn.Module, ABC):
     definition: ClassVar[Callable[..., tuple[Tensor, dict[str, Tensor]]]]
     gates_definition: ClassVar[Callable[..., dict[str, Tensor]]] = staticmethod(no_gates)
     gated_definition: ClassVar[Callable[..., Tensor]] = staticmethod(gated)
+    projection_definition: ClassVar[Callable[..., Any]] = staticmethod(queries_keys_values)
     variants: ClassVar[Sequence[Mapping[str, Any]]] = ({},)
     refuses: ClassVar[Mapping[str, str]] = {}
     has_scores: ClassVar[bool] = False
@@ -293,7 +309,8 @@ class Attention(nn.Module, ABC):
         """This layer by its definition: (x (B,T,C), pos) -> (B,T,C), final state by name."""
         mix, gates = bound(definition_of(self), self), bound(self.gates_definition, self)
         gated = bound(self.gated_definition, self)
-        return bound(attention, self, mix=mix, gates=gates, gated=gated)
+        project = bound(self.projection_definition, self)
+        return bound(attention, self, mix=mix, gates=gates, gated=gated, project=project)
 
     @abstractmethod
     def initial_state(self, batch_size: int, capacity: int) -> State:
@@ -328,19 +345,21 @@ class Attention(nn.Module, ABC):
         """How many of the last keys a query can see, None for all of them."""
         return None
 
+    @property
+    def projections(self) -> list[nn.Linear]:
+        """The matrices that each token is multiplied with once."""
+        return [m for m in (self.qkv, self.out, self.output_gate) if m is not None]
+
     def cost(self, length: int) -> Cost:
         """Declared cost at sequence length `length`."""
         n = count_parameters(self)
-        matrices = [m for m in (self.qkv, self.out, self.output_gate) if m is not None]
-        projections = 2 * sum(matrix.weight.numel() for matrix in matrices)
+        projections = 2 * sum(matrix.weight.numel() for matrix in self.projections)
         flops = projections + self.mixing_flops(length)
         return Cost(n, n, flops, self.state_size(length))
 
     def reset_parameters(self, init: Initializer) -> None:
         """Draw the initial weights of the projections."""
-        init.linear(self.qkv)
+        for matrix in self.projections:
+            init.linear(matrix, residual=matrix is self.out)
         if self.convolution is not None:
             self.convolution.reset_parameters(init)
-        init.linear(self.out, residual=True)
-        if self.output_gate is not None:
-            init.linear(self.output_gate)
