@@ -17,6 +17,9 @@ from torch import Tensor, nn
 
 from modgpt import build_model, compose
 from modgpt.config.search import option_node, options
+from modgpt.model.attention.gated_delta import GatedDeltaAttention
+from modgpt.model.attention.kda import KimiDeltaAttention
+from modgpt.model.attention.mamba2 import Mamba2Attention
 from modgpt.model.ffn.moe import MixtureOfExperts
 from modgpt.model.ffn.swiglu import SwiGLUFeedForward
 from modgpt.model.gpt import GPT
@@ -480,11 +483,17 @@ def projections(model: GPT) -> dict[str, Tensor]:
     """The first block's projections, one matrix each, by hand: views of the weights."""
     attention, ffn = model.blocks[0].attention, model.blocks[0].ffn
     named = {"attention.out": attention.out.weight}
-    if hasattr(attention, "gates"):
+    h, d = attention.n_heads, attention.head_dim
+    rows = {"q": h * d, "k": attention.n_kv_heads * d, "v": attention.n_kv_heads * d}
+    if isinstance(attention, KimiDeltaAttention):
+        named["alpha"], named["beta"] = attention.gates.weight.split([d, h])
+        named["alpha up"] = attention.decay_up.weight
+    elif isinstance(attention, GatedDeltaAttention):
         named["alpha"], named["beta"] = attention.gates.weight.chunk(2)
-    q_rows = attention.n_heads * attention.head_dim
-    kv_rows = attention.n_kv_heads * attention.head_dim
-    named |= zip("qkv", attention.qkv.weight.split([q_rows, kv_rows, kv_rows]), strict=True)
+    elif isinstance(attention, Mamba2Attention):
+        named["step"], named["z"] = attention.steps.weight, attention.z.weight
+        rows = {"q": d, "k": d, "v": h * d}
+    named |= zip(rows, attention.qkv.weight.split(list(rows.values())), strict=True)
     if isinstance(ffn, MixtureOfExperts):
         named["router"] = ffn.router.weight
         for e in range(ffn.n_experts):
@@ -505,6 +514,8 @@ def projections(model: GPT) -> dict[str, Tensor]:
         ["ffn=standard", "attention.n_kv_heads=2", "attention=linear"],
         ["ffn=moe", "ffn.n_experts=4"],
         ["attention=gated_delta"],
+        ["attention=mamba2"],
+        ["attention=kda"],
     ],
     ids=str,
 )

@@ -154,11 +154,15 @@ class GatedDeltaAttention(Attention):
     def project(
         self, x: Tensor, pos: Position, positions: Tensor, state: State | None = None
     ) -> dict[str, Tensor]:
-        """As in the base, and both gates of each head: log α and β (B,H,T,1)."""
+        """As in the base, and both gates."""
+        gates = self.gates_of(x)
+        return super().project(x, pos, positions, state) | gates
+
+    def gates_of(self, x: Tensor) -> dict[str, Tensor]:
+        """Both gates of each head: log α and β (B,H,T,1)."""
         a, b = wide(self.gates(x)).transpose(1, 2).unsqueeze(-1).chunk(2, dim=1)  # (B,H,T,1)
         rate, bias = (wide(p)[:, None, None] for p in (self.a_log.exp(), self.dt_bias))  # (H,1,1)
-        gates = {"log_alpha": -rate * F.softplus(a + bias), "beta": b.sigmoid()}
-        return super().project(x, pos, positions, state) | gates
+        return {"log_alpha": -rate * F.softplus(a + bias), "beta": b.sigmoid()}
 
     def mix(
         self,
@@ -223,11 +227,16 @@ class GatedDeltaAttention(Attention):
     def reset_parameters(self, init: Initializer) -> None:
         super().reset_parameters(init)
         init.linear(self.gates)
-        init.uniform(self.a_log, *RATES)
-        init.uniform(self.dt_bias, *map(math.log, STEPS))
-        with torch.no_grad():
-            self.a_log.log_()
-            self.dt_bias.exp_().expm1_().log_()  # softplus makes Δ of log(e^Δ − 1)
+        reset_decay(init, self.a_log, self.dt_bias)
+
+
+@torch.no_grad()
+def reset_decay(init: Initializer, a_log: Tensor, dt_bias: Tensor) -> None:
+    """Draw the initial log A and b of a decay exp(−A·softplus(… + b))."""
+    init.uniform(a_log, *RATES)
+    init.uniform(dt_bias, *map(math.log, STEPS))
+    a_log.log_()
+    dt_bias.exp_().expm1_().log_()  # softplus makes Δ of log(e^Δ − 1)
 
 
 def mix_chunks(
@@ -248,13 +257,47 @@ def mix_chunks(
     within = segment_sums(log_alpha.squeeze(-1)).exp()  # γᵢⱼ (B,H,N,c,c), zero where j > i
     since_start = log_alpha.cumsum(-2).exp()  # γᵢ (B,H,N,c,1)
     to_end = k * within[..., -1, :, None]  # (B,H,N,c,D)
+    starts, written, memory = write_chunks(
+        memory,
+        to_end=to_end,
+        kk=k @ k.mT * within,
+        from_start=since_start * k,
+        decay=since_start[:, :, :, -1:],
+        v=v,
+        beta=beta,
+    )
+    # What came before the chunk + what was written inside it.
+    y = since_start * q @ starts + q @ k.mT * within @ written
+    return y.flatten(2, 3), memory
+
+
+def write_chunks(
+    memory: DeltaState,
+    *,
+    to_end: Tensor,
+    kk: Tensor,
+    from_start: Tensor,
+    decay: Tensor,
+    v: Tensor,
+    beta: Tensor,
+) -> tuple[Tensor, Tensor, DeltaState]:
+    """S at the start of each of N chunks (B,H,N,D,D), all u (B,H,N,c,D), and the memory after them.
+
+    Args:
+        memory: before the first chunk.
+        to_end: keys times what fades until the chunk ends: (B,H,N,c,D).
+        kk: products of keys i and j ≤ i, times what fades from j to i: (B,H,N,c,c).
+        from_start: keys times what has faded since the chunk began: (B,H,N,c,D).
+        decay: of S in a chunk, (B,H,N,1,1), or of each row of S, (B,H,N,D,1).
+        v, beta: (B,H,N,c,D), (B,H,N,c,1).
+    """
     # Of the system's matrix only what lies below the diagonal is read.
-    system, right = k @ k.mT * within * beta, torch.cat([v, since_start * k], dim=-1) * beta
+    system, right = kk * beta, torch.cat([v, from_start], dim=-1) * beta
     solved = torch.linalg.solve_triangular(system, right, upper=False, unitriangular=True)
     from_v, from_s = solved.chunk(2, dim=-1)  # U = from_v − from_s S
 
     # Unbound: the gradient of a slice [:, :, n] would be as large as the whole tensor.
-    decay, keys = since_start[:, :, :, -1:], to_end.mT  # (B,H,N,1,1), (B,H,N,D,c)
+    keys = to_end.mT  # (B,H,N,D,c)
     s, starts, written = memory.s, [], []
     for now_v, now_s, now_decay, now_keys in zip(
         *(x.unbind(2) for x in (from_v, from_s, decay, keys)), strict=True
@@ -263,9 +306,7 @@ def mix_chunks(
         starts.append(s)
         written.append(u)
         s = now_decay * s + now_keys @ u
-    # What came before the chunk + what was written inside it.
-    y = since_start * q @ torch.stack(starts, 2) + q @ k.mT * within @ torch.stack(written, 2)
-    return y.flatten(2, 3), DeltaState(s=s)
+    return torch.stack(starts, 2), torch.stack(written, 2), DeltaState(s=s)
 
 
 def segment_sums(x: Tensor) -> Tensor:
