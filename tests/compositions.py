@@ -34,11 +34,17 @@ def combinations() -> list[dict[str, str]]:
 def covering() -> list[dict[str, str]]:
     """Every option beside the defaults of the other groups, and every pair of options at least once."""
     options = {group: list(build.options_of(group)) for group in GROUPS}
-    alone = [DEFAULT | {group: option} for group in GROUPS for option in options[group]]
     rows = [dict(zip(GROUPS, choice, strict=True)) for choice in AllPairs(list(options.values()))]
     # A row that is refused becomes two, so that its other pairs are covered all the same.
     pairs = [fitting for row in rows for fitting in (row,) * fits(row) or without_refused_pair(row)]
-    return list({name_of(choices): choices for choices in alone + pairs}.values())
+    return list({name_of(choices): choices for choices in alone() + pairs}.values())
+
+
+@cache
+def alone() -> list[dict[str, str]]:
+    """Every option beside the defaults of the other groups: for what takes long."""
+    every = [DEFAULT | {group: option} for group in GROUPS for option in build.options_of(group)]
+    return list({name_of(choices): choices for choices in every}.values())
 
 
 @cache

@@ -25,7 +25,7 @@ from modgpt.runs.folder import newest_finished
 from modgpt.runs.record import RunRecord, write_record
 from modgpt.training.loop import train
 from tests.checkout import ROOT
-from tests.compositions import covering, name_of, small_model
+from tests.compositions import alone, name_of, small_model
 
 LETTERS = CharTokenizer("\nabcdefghij")
 
@@ -34,7 +34,7 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("choices", covering(), ids=name_of)
+@pytest.mark.parametrize("choices", alone(), ids=name_of)
 def test_text_goes_on_past_the_window(choices: dict[str, str]) -> None:
     """Greedy text over the decoding state is that of whole forward passes, as far as they agree."""
     model = small_model(choices, block_size=16)

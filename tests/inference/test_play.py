@@ -23,7 +23,7 @@ from modgpt.inference.play.contributions import contributions, inputs_of
 from modgpt.inference.play.panels import Player
 from modgpt.inference.play.server import PlayServer
 from modgpt.runs.folder import Run
-from tests.compositions import covering, name_of, small_model
+from tests.compositions import alone, name_of, small_model
 
 LETTERS = CharTokenizer("\n abcdefghij<>&")
 TEXT = "abc bad cafe\ndeed fig <b> jade"
@@ -36,7 +36,7 @@ def player(name: str = "mine", **choices: str) -> Player:
     return Player(run, name)
 
 
-@pytest.mark.parametrize("choices", covering(), ids=name_of)
+@pytest.mark.parametrize("choices", alone(), ids=name_of)
 def test_contributions_add_up_to_what_the_attention_does(choices: dict[str, str]) -> None:
     """Weights times values are the output of `mix`; no token looks at a later one."""
     model = small_model(choices, block_size=64).eval()
@@ -55,7 +55,7 @@ def test_contributions_add_up_to_what_the_attention_does(choices: dict[str, str]
         assert torch.equal(weights.triu(1), torch.zeros_like(weights))
 
 
-@pytest.mark.parametrize("choices", covering(), ids=name_of)
+@pytest.mark.parametrize("choices", alone(), ids=name_of)
 def test_every_composition_has_a_picture(choices: dict[str, str]) -> None:
     found = player(**choices).look(TEXT, layer=1)
     json.dumps(found, allow_nan=False)

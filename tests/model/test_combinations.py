@@ -70,11 +70,11 @@ BLOCKS = [
 ]
 
 
-@pytest.mark.parametrize(("attention", "pos"), compositions.fitting_pairs())
+@pytest.mark.parametrize("attention", options_of("attention"))
 @pytest.mark.parametrize("block", BLOCKS)
-def test_blocks_decode_too(block: Make, attention: str, pos: str) -> None:
-    parts = {"attention": small(options_of("attention")[attention]), "pos": options_of("pos")[pos]}
-    models.check_decoding(small_model(block=block, **parts), pieces=[[8, 6]])
+def test_blocks_decode_too(block: Make, attention: str) -> None:
+    model = small_model(block=block, attention=small(options_of("attention")[attention]))
+    models.check_decoding(model, pieces=[[8, 6]])
 
 
 def test_a_width_of_heads_that_the_positions_cannot_use_is_refused() -> None:

@@ -35,7 +35,7 @@ from modgpt.runs.window_losses import read_window_losses
 from modgpt.training.callbacks.resuming import Interrupted, StopOnSignal
 from modgpt.training.lit_module import LitGPT
 from modgpt.training.loop import Outcome, train
-from tests.compositions import GROUPS, covering, name_of
+from tests.compositions import GROUPS, name_of
 
 Overrides = Callable[..., list[str]]
 
@@ -57,7 +57,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return model_weights(read_checkpoint(folder / "checkpoints" / "last.ckpt"))
 
 
-@pytest.mark.parametrize("choices", covering(), ids=name_of)
+@pytest.mark.parametrize("choices", alone(), ids=name_of)
 def test_thirty_steps_lower_the_loss(choices: dict[str, str], overrides: Overrides) -> None:
     parts = (f"{group}={choices[group]}" for group in GROUPS)
     outcome = run(overrides(*parts, "logger=csv", "trainer.log_every_n_steps=1"))

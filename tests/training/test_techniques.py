@@ -38,7 +38,7 @@ from modgpt.training.lit_module import LitGPT
 from modgpt.training.loop import Outcome
 from modgpt.training.spikes import SpikeGuard
 from modgpt.training.techniques import Techniques
-from tests.compositions import covering, name_of
+from tests.compositions import alone, name_of
 from tests.compositions import small_model as composed
 from tests.training.test_loop import interrupted_run, losses, run, weights
 
@@ -453,7 +453,7 @@ def gradients(model: GPT, ids: torch.Tensor) -> tuple[torch.Tensor, list[torch.T
     return loss, list(torch.autograd.grad(loss, list(model.parameters())))
 
 
-@pytest.mark.parametrize("choices", covering(), ids=name_of)
+@pytest.mark.parametrize("choices", alone(), ids=name_of)
 def test_blocks_computed_again_give_the_same_gradients(choices: dict[str, str]) -> None:
     """Bit for bit, dropout included; the random numbers after the step are the same, too."""
     model, ids = composed(choices, dropout=0.2), batch(11)

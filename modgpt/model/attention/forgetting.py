@@ -99,10 +99,12 @@ class ForgettingAttention(SoftmaxAttention):
         super().__init__(**softmax)
         self.forget_gate = nn.Linear(self.qkv.in_features, self.n_heads)
 
-    def project(self, x: Tensor, pos: Position, positions: Tensor) -> dict[str, Tensor]:
+    def project(
+        self, x: Tensor, pos: Position, positions: Tensor, state: State | None = None
+    ) -> dict[str, Tensor]:
         """As in the base, and the logarithm of each head's forget gates: log f (B,H,T)."""
         log_f = F.logsigmoid(wide(self.forget_gate(x))).transpose(1, 2)
-        return super().project(x, pos, positions) | {"log_f": log_f}
+        return super().project(x, pos, positions, state) | {"log_f": log_f}
 
     def mix(
         self,
