@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from modgpt.testing.attention import PIECES, AttentionPair, check_clone
-from modgpt.testing.build import Make, class_of, options_of, small, small_model, variants, with_knobs
+from modgpt.testing.build import Make, is_a, options_of, small, small_model, variants, with_knobs
 from modgpt.testing.cost import check_attention_cost, check_ffn_cost
 from modgpt.testing.initial import check_initial_weights
 from modgpt.testing.models import check_model, check_precision
@@ -93,8 +93,8 @@ def check(make: Make) -> None:
 
     kinds = {Attention: check_attention, FeedForward: check_ffn, Position: check_position}
     pattern = make.keywords.get("options") if isinstance(make, partial) else None
-    part = class_of(next(iter(pattern.values())) if pattern else make)
+    part = next(iter(pattern.values())) if pattern else make
     for kind, check_kind in kinds.items():
-        if isinstance(part, type) and issubclass(part, kind):
+        if is_a(part, kind):
             return check_kind(make)
     return check_norm(make)

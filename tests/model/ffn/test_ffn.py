@@ -12,14 +12,14 @@ import torch
 from modgpt.model.ffn import activations
 from modgpt.model.ffn.base import DenseFeedForward
 from modgpt.model.init import Initializer
-from modgpt.testing.build import Make, class_of, component, options_of, variants
+from modgpt.testing.build import Make, component, is_a, options_of, variants
 from modgpt.testing.compare import assert_same, relative_error
 from modgpt.testing.initial import check_initial_weights
 from modgpt.testing.parts import check_ffn_definition, inputs
 
 C = 24
 OPTIONS = options_of("ffn")
-DENSE = {name: make for name, make in OPTIONS.items() if issubclass(class_of(make), DenseFeedForward)}
+DENSE = {name: make for name, make in OPTIONS.items() if is_a(make, DenseFeedForward)}
 
 every_option = pytest.mark.parametrize("make", OPTIONS.values(), ids=OPTIONS)
 every_dense = pytest.mark.parametrize("expert", DENSE.values(), ids=DENSE)
