@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from modgpt.huggingface.weights import Table
 
 Config = Mapping[str, Any]
 Settings = Mapping[str, Any]
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -58,3 +59,8 @@ def layers_of(part: str, ours: Settings) -> list[str]:
     """The option that each layer has, of a part with a pattern: attention=hybrid, ffn=hybrid."""
     pattern = ours[f"{part}.pattern"]
     return [pattern[layer % len(pattern)] for layer in range(ours["model.n_layers"])]
+
+
+def without(table: Mapping[str, Value], *names: str) -> dict[str, Value]:
+    """The lines of a table but those with these names."""
+    return {name: value for name, value in table.items() if name not in names}
