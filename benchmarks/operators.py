@@ -16,7 +16,7 @@ from modgpt.kernels import attention_products
 from modgpt.model.ffn.base import DenseFeedForward
 from modgpt.model.norm.rmsnorm import RMSNorm
 from modgpt.model.pos.rope import RotaryPosition
-from modgpt.testing.build import class_of, options_of
+from modgpt.testing.build import is_a, options_of
 
 SCORES_AT_ONCE = attention_products.SCORES_AT_ONCE
 
@@ -25,9 +25,7 @@ OPERATIONS = {
     "norm": ("layer norm", "RMSNorm, PyTorch's", "RMSNorm"),
     "attention": ("products", "products of all sequences at once", "the fused kernel"),
     "rotation": ("none", "RoPE", "RoPE, elementwise"),
-    "ffn": tuple(
-        name for name, make in options_of("ffn").items() if issubclass(class_of(make), DenseFeedForward)
-    ),
+    "ffn": tuple(name for name, make in options_of("ffn").items() if is_a(make, DenseFeedForward)),
 }
 
 

@@ -43,8 +43,11 @@ def ffn_sizes() -> str:
     """Return the table of the weights in one feed-forward layer, by the width of the model."""
     rows = []
     for size in SIZES:
+        models = {ffn: built(f"model={size}", f"ffn={ffn}") for ffn in options("ffn")}
         costs = {
-            ffn: built(f"model={size}", f"ffn={ffn}").blocks[0].ffn.cost(1) for ffn in options("ffn")
+            ffn: model.blocks[0].ffn.cost(1)
+            for ffn, model in models.items()
+            if len({type(block.ffn) for block in model.blocks}) == 1  # no pattern of the others
         }
         cells = []
         for cost in costs.values():
@@ -53,7 +56,7 @@ def ffn_sizes() -> str:
                 f"{cost.parameters:,}" + ("" if same else f" ({cost.active_parameters:,} active)")
             )
         rows.append([f"{compose([f'model={size}']).model.d_model}", *cells])
-    return table(("C", *(f"`{ffn}`" for ffn in options("ffn"))), rows)
+    return table(("C", *(f"`{ffn}`" for ffn in costs)), rows)
 
 
 def attention_costs() -> str:

@@ -44,7 +44,8 @@ class Matched:
 def match_size(cfg: DictConfig) -> Matched | None:
     """The `ffn.hidden` with which the model costs what the default parts do at the same `model` sizes.
 
-    None where nothing is to be matched: with `match=none`, or where `ffn.hidden` is given.
+    None where nothing is to be matched: with `match=none`, or where `ffn.hidden` is given, or all widths
+    of a pattern are.
 
     Args:
         cfg: resolved, with the size of the vocabulary.
@@ -66,6 +67,8 @@ def match_size(cfg: DictConfig) -> Matched | None:
     reference = measure(cost_at(with_default_parts(cfg)))
     # Every cost is linear in the width: two points give the line, its crossing the width.
     one, nine = at(1), at(9)
+    if one == nine:
+        return None
     hidden = max(1, round(1 + (reference - one) / (nine - one) * 8))
     value = at(hidden)
     if abs(value / reference - 1) > TOLERANCE:

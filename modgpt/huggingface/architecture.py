@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from modgpt.huggingface.weights import Table
 
 Config = Mapping[str, Any]
 Settings = Mapping[str, Any]
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -63,3 +64,8 @@ def layers_of(part: str, ours: Settings) -> list[str]:
 def pattern_naming(options: Iterable[str], layers: list[str]) -> list[str]:
     """A pattern with the option of each layer, and behind the last layer those that none has."""
     return layers + [name for name in options if name not in layers]
+
+
+def without(table: Mapping[str, Value], *names: str) -> dict[str, Value]:
+    """The lines of a table but those with these names."""
+    return {name: value for name, value in table.items() if name not in names}

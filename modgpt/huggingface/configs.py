@@ -231,6 +231,8 @@ def settled(cfg: DictConfig, model: GPT) -> dict[str, Any]:
         if settings[key] is None and part in ("attention", "ffn"):
             module = getattr(model.blocks[layer_with(key, settings)], part)
             settings[key] = getattr(module, knob.rpartition(".")[2], None)
+    if "ffn.pattern" in settings:  # the options have the widths that this one stands for
+        settings.pop("ffn.hidden", None)
     return settings
 
 

@@ -75,6 +75,28 @@ class ByHead(Same):
         return [ours.unflatten(0, (3, layer.attention.n_heads, -1)).transpose(0, 1).flatten(0, 2)]
 
 
+class QueriesAndLatents(Stacked):
+    """Queries or their latents, then latents of keys and values with the shared keys: DeepSeek."""
+
+    def theirs(self, ours: Tensor, layer: Block) -> list[Tensor]:
+        queries, *others = layer.attention.fused["qkv.weight"]
+        return list(ours.split([queries, sum(others)]))
+
+
+class KeysAndValuesByHead(Same):
+    """Keys of all heads above values of all heads, stored head by head: DeepSeek."""
+
+    def ours(self, theirs: list[Tensor], layer: Block) -> Tensor:
+        heads = layer.attention.n_kv_heads
+        rows = [n // heads for n in layer.attention.fused["kv_up.weight"]]
+        return torch.cat([x.flatten(0, 1) for x in theirs[0].unflatten(0, (heads, -1)).split(rows, 1)])
+
+    def theirs(self, ours: Tensor, layer: Block) -> list[Tensor]:
+        heads = layer.attention.n_kv_heads
+        kinds = ours.split(layer.attention.fused["kv_up.weight"])
+        return [torch.cat([x.unflatten(0, (heads, -1)) for x in kinds], dim=1).flatten(0, 1)]
+
+
 Table = Mapping[str, Same]
 
 

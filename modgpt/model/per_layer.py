@@ -25,14 +25,14 @@ def per_layer(
         pattern: names, one per layer, repeated as often as needed.
         layer: index of the layer.
         arguments: for the option. Among them are the knobs beside the pattern in a YAML; an option that
-            has such a knob itself keeps its own.
+            has such a knob itself, and not null, keeps its own.
 
     Raises:
         ValueError: an empty pattern, a name in it that is no option, or an option that is not in it.
     """
     check_pattern(options, pattern)
     make = options[pattern[layer % len(pattern)]]
-    own = getattr(make, "keywords", {})
+    own = {key for key, value in getattr(make, "keywords", {}).items() if value is not None}
     return make(layer=layer, **{key: value for key, value in arguments.items() if key not in own})
 
 

@@ -66,6 +66,12 @@ def class_of(make: Make) -> Any:
     return make.func if isinstance(make, partial) else make
 
 
+def is_a(make: Make, kind: type) -> bool:
+    """Whether a component is of a kind; a pattern of options is of none."""
+    part = class_of(make)
+    return isinstance(part, type) and issubclass(part, kind)
+
+
 def with_knobs(make: Make, **knobs: Any) -> Make:
     """The same component with some knobs changed; those of a pattern of options go to all of them."""
     keywords = make.keywords if isinstance(make, partial) else {}

@@ -10,7 +10,7 @@ from modgpt.testing.attention import PIECES, AttentionPair, check_clone
 from modgpt.testing.build import (
     Make,
     attentions_for,
-    class_of,
+    is_a,
     options_of,
     positions_for,
     small,
@@ -103,8 +103,8 @@ def check(make: Make) -> None:
 
     kinds = {Attention: check_attention, FeedForward: check_ffn, Position: check_position}
     pattern = make.keywords.get("options") if isinstance(make, partial) else None
-    part = class_of(next(iter(pattern.values())) if pattern else make)
+    part = next(iter(pattern.values())) if pattern else make
     for kind, check_kind in kinds.items():
-        if isinstance(part, type) and issubclass(part, kind):
+        if is_a(part, kind):
             return check_kind(make)
     return check_norm(make)

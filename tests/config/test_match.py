@@ -82,6 +82,13 @@ def test_what_attention_saves_the_feed_forward_gets() -> None:
     assert wider is not None and wider.hidden > 344
 
 
+def test_of_a_pattern_the_widths_that_are_left_open_are_matched() -> None:
+    matched = match_size(settled("ffn=hybrid", "ffn.options.dense.hidden=344"))
+    assert matched is not None and matched.hidden == pytest.approx(170, abs=4), "that of the experts"
+    widths = ["ffn.options.dense.hidden=344", "ffn.options.moe.hidden=168"]
+    assert match_size(settled("ffn=hybrid", *widths)) is None
+
+
 @pytest.mark.parametrize("overrides", [["match=none"], ["match=flops", "ffn.hidden=100"]])
 def test_what_is_not_asked_for_or_given_stays(overrides: list[str]) -> None:
     cfg = settled(*overrides)

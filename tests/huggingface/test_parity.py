@@ -42,6 +42,14 @@ def grouped(**more: Any) -> list[dict[str, Any]]:
     return [LLAMA | more | {"num_attention_heads": h, "num_key_value_heads": hkv} for h, hkv in heads]
 
 
+def latent(**more: Any) -> dict[str, Any]:
+    widths = {"kv_lora_rank": 14, "q_lora_rank": 18, "qk_nope_head_dim": 10, "qk_rope_head_dim": 6}
+    experts = {"n_routed_experts": 12, "num_experts_per_tok": 3, "moe_intermediate_size": 24}
+    groups = {"n_group": 4, "topk_group": 2, "first_k_dense_replace": 1}
+    heads = {"num_attention_heads": 6, "num_key_value_heads": 6, "v_head_dim": 12}
+    return LLAMA | widths | experts | groups | heads | more
+
+
 def with_rope(theta: float, **more: float) -> dict[str, Any]:
     return {"rope_parameters": {"rope_type": "default", "rope_theta": theta} | more}
 
@@ -142,6 +150,12 @@ SIZES: dict[str, list[dict[str, Any]]] = {
         *grouped(head_dim=16, sliding_window=WINDOW, layer_types=GEMMA_TYPES, **TWO_THETAS),
         *grouped(head_dim=6, sliding_window=WINDOW, layer_types=GEMMA_TYPES[::-1], **TWO_THETAS)[:1],
     ],
+    "deepseek_v3": [
+        latent(),
+        latent(q_lora_rank=None, n_group=1, topk_group=1, n_shared_experts=2, first_k_dense_replace=2),
+        latent(rope_interleave=False, v_head_dim=8, norm_topk_prob=False, routed_scaling_factor=1.0)
+        | {"num_attention_heads": 4, "num_key_value_heads": 4, "tie_word_embeddings": True},
+    ],
 }
 CASES = [
     pytest.param(name, sizes, id=f"{name}-{number}")
@@ -164,6 +178,10 @@ def random_model(name: str, written: str) -> Any:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape))
+        # What is stored and not trained, such as the biases of DeepSeek's router.
+        for tensor in model.state_dict().values():
+            if not tensor.any():
+                tensor.add_(0.1 * torch.randn(tensor.shape))
     return model
 
 
@@ -265,9 +283,18 @@ def test_a_preset_is_its_own_architecture(architecture: Architecture) -> None:
     assert find_architecture({"model_type": found.model_type} | config).preset == architecture.preset
 
 
+def test_a_width_beside_a_pattern_is_that_of_its_options() -> None:
+    cfg = compose(["experiment=deepseek_v3", "ffn.hidden=56", "model.vocab_size=37"])
+    _, config = match_architecture(cfg, build_model(cfg))
+    assert (config["intermediate_size"], config["moe_intermediate_size"]) == (56, 56)
+    assert config["first_k_dense_replace"] == 1
+
+
 @pytest.mark.parametrize(
     ("overrides", "text"),
     [
+        (["experiment=deepseek_v3", "ffn.pattern=[dense,moe]"], "has all dense layers first"),
+        (["experiment=deepseek_v3", "attention.n_kv_heads=2"], "attention.n_kv_heads is 2, not 4"),
         (
             ["attention=linear"],
             r"nearest is llama \(experiment=llama\), but attention is LinearAttention, not "
@@ -295,6 +322,12 @@ def test_a_composition_without_counterpart_is_told(overrides: list[str], text: s
     ("config", "text"),
     [
         ({"model_type": "t5"}, "model_type='t5' has no table here; these have: gpt2, gpt_neo"),
+        (
+            {"model_type": "deepseek_v3", "hidden_act": "silu", "attention_bias": False}
+            | {"rope_parameters": {"rope_type": "default"}, "num_attention_heads": 4}
+            | {"num_key_value_heads": 2},
+            "deepseek_v3 with num_key_value_heads=2 has no counterpart here, only with .*=4",
+        ),
         ({"model_type": "gpt2", "activation_function": "relu"}, "activation_function='relu' has no"),
         (
             {"model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False}

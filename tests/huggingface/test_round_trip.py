@@ -49,6 +49,20 @@ UNUSUAL = {
     "ffn.hidden": 72,
     "ffn.n_experts": 5,
     "ffn.top_k": 3,
+    "attention.kv_rank": 14,
+    "attention.q_rank": 18,
+    "attention.rope_dim": 6,
+    "attention.v_head_dim": 12,
+    "ffn.pattern": "[dense,dense,moe]",
+    "ffn.options.dense.hidden": 56,
+    "ffn.options.moe.hidden": 24,
+    "ffn.options.moe.n_experts": 12,
+    "ffn.options.moe.top_k": 3,
+    "ffn.options.moe.n_groups": 3,
+    "ffn.options.moe.top_groups": 1,
+    "ffn.options.moe.n_shared": 2,
+    "ffn.options.moe.norm_topk": "false",
+    "ffn.options.moe.gate_scale": 1.5,
     "norm.eps": 0.002,
     "model.embedding_norm.eps": 0.002,
     "pos.theta": 777.0,
@@ -56,6 +70,7 @@ UNUSUAL = {
     "pos.pattern": "[rest,full,full]",
     "pos.options.full.theta": 333.0,
     "pos.options.rest.theta": 777.0,
+    "pos.interleaved": "false",
 }
 
 

@@ -60,7 +60,7 @@ def test_every_composition_has_a_picture(choices: dict[str, str]) -> None:
     found = player(**choices).look(TEXT, layer=1)
     json.dumps(found, allow_nan=False)
     assert len(found["heads"][0]) == len(found["tokens"]) and found["explained"]
-    assert (found["experts"] is None) == (choices["ffn"] != "moe")
+    assert (found["experts"] is None) == (choices["ffn"] not in ("moe", "hybrid"))
     for gates in found["experts"] or []:
         assert sum(gate for _, gate in gates) == pytest.approx(1, abs=0.01)
 

@@ -71,6 +71,8 @@ COMPOSITIONS = [[f"{group}={option}"] for group in PARTS for option in options(g
     ["attention.output_gate=element", "attention.sinks=true", "attention.softcap=5"],
     ["attention=linear", "attention.output_gate=head"],
     ["attention=gated_delta", "attention.conv=4", "norm@attention.out_norm=rmsnorm"],
+    ["attention=mla", "attention.q_rank=9", "attention.n_kv_heads=2", "attention.v_head_dim=5"],
+    ["ffn=hybrid", "ffn.pattern=[dense,moe]", "ffn.hidden=16", "ffn@ffn.options.dense=standard"],
     ["ffn=moe", "ffn.n_shared=2", "ffn.scores=sigmoid", "ffn.bias_rate=0.001"],
     ["pos.fraction=0.5", "ffn=standard", "ffn.activation=relu_squared"],
 ]
@@ -102,12 +104,13 @@ def test_model(overrides: list[str]) -> None:
 @every_composition
 def test_active_parameters_of_a_model(overrides: list[str]) -> None:
     """All of them, but for the experts that a token does not meet."""
-    model, cfg = model_of(overrides)
+    model, _ = model_of(overrides)
     idle = 0
     for block in model.blocks:
-        experts = getattr(block.ffn, "experts", None)
-        if experts is not None:
-            idle += count(experts) * (cfg.ffn.n_experts - cfg.ffn.top_k) // cfg.ffn.n_experts
+        mixture: Any = block.ffn
+        if hasattr(mixture, "experts"):
+            unused = mixture.n_experts - mixture.top_k
+            idle += count(mixture.experts) * unused // mixture.n_experts
     assert model.cost(9).active_parameters == count(model) - idle
 
 

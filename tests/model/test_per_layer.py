@@ -51,18 +51,16 @@ def test_shared_knobs_reach_every_option_and_an_option_may_differ() -> None:
 
 def test_it_serves_feed_forwards_too() -> None:
     """Every other layer a mixture, as in Switch Transformer."""
-    cfg = compose(SIZES)
-    dense, mixture = (compose([f"ffn={option}"]).ffn for option in ("swiglu", "moe"))
-    cfg.ffn = {
-        "_target_": "modgpt.model.per_layer.per_layer",
-        "_partial_": True,
-        "_convert_": "all",
-        "options": {"dense": dense, "mixture": mixture},
-        "pattern": ["dense", "mixture"],
-    }
-    model = build_model(cfg, vocab_size=5)
+    overrides = ["ffn=hybrid", "ffn.pattern=[dense,moe]", "ffn.hidden=24"]
+    model = build_model(compose([*SIZES, *overrides]), vocab_size=5)
     found = [isinstance(block.ffn, MixtureOfExperts) for block in model.blocks]
     assert found == [False, True, False, True, False]
+    widths = [getattr(block.ffn, "hidden") for block in model.blocks]  # noqa: B009
+    assert widths == [24, 24, 24, 24, 24], "a width beside the pattern is for all"
+    overrides += ["ffn.options.dense.hidden=64"]
+    model = build_model(compose([*SIZES, *overrides]), vocab_size=5)
+    widths = [getattr(block.ffn, "hidden") for block in model.blocks]  # noqa: B009
+    assert widths == [64, 24, 64, 24, 64], "but for options with one of their own"
 
 
 @pytest.mark.parametrize(

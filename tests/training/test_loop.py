@@ -35,7 +35,7 @@ from modgpt.runs.window_losses import read_window_losses
 from modgpt.training.callbacks.resuming import Interrupted, StopOnSignal
 from modgpt.training.lit_module import LitGPT
 from modgpt.training.loop import Outcome, train
-from tests.compositions import GROUPS, name_of
+from tests.compositions import GROUPS, alone, name_of
 
 Overrides = Callable[..., list[str]]
 

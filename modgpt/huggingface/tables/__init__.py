@@ -5,6 +5,7 @@ To add an architecture whose parts exist, write a preset (`experiment=…`) and 
 
 from __future__ import annotations
 
+from modgpt.huggingface.tables.deepseek import DEEPSEEK_V3, DEEPSEEK_V3_PLAIN
 from modgpt.huggingface.tables.gemma import GEMMA2, GEMMA3
 from modgpt.huggingface.tables.gpt import BLOOM, GPT2, GPT_NEO, GPTJ, MPT, OPT, PHI, PYTHIA
 from modgpt.huggingface.tables.llama import (
@@ -46,4 +47,6 @@ ARCHITECTURES = (
     GRANITE,
     GEMMA2,
     GEMMA3,
+    DEEPSEEK_V3_PLAIN,
+    DEEPSEEK_V3,
 )

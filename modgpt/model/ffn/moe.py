@@ -25,6 +25,8 @@ def mixture_of_experts(
     each_expert: Sequence[Callable[[Tensor], Tensor]],
     shared: Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]] | None,
     top_k: int,
+    n_groups: int,
+    top_groups: int,
     scores: str,
     norm_topk: bool,
     gate_scale: float,
@@ -34,12 +36,19 @@ def mixture_of_experts(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """y = Σ_{e in top-k} gₑ FFNₑ(x), token by token: x (…,C) -> (…,C), auxiliary losses."""
     n_experts = len(each_expert)
+    of_group = n_experts // n_groups
     outputs, probabilities, z, load = [], [], [], torch.zeros(n_experts, dtype=x.dtype)
     for token in x.flatten(0, -2):
         logits = router(token)
         s = torch.sigmoid(logits) if scores == "sigmoid" else logits.softmax(-1)
         # A bias decides who is chosen, and has no part in the gates.
-        chosen = (s if balance_bias is None else s + balance_bias).topk(top_k).indices.tolist()
+        biased = s if balance_bias is None else s + balance_bias
+        # A group is worth what its two best experts are together.
+        two_best = (group.topk(min(2, of_group)).values for group in biased.split(of_group))
+        worth = torch.stack([values.sum() for values in two_best])
+        best = worth.topk(top_groups).indices.tolist()
+        hidden = [e // of_group not in best for e in range(n_experts)]
+        chosen = biased.masked_fill(torch.tensor(hidden), float("-inf")).topk(top_k).indices.tolist()
         total = sum(s[e] for e in chosen) if norm_topk else 1.0
         y = sum(gate_scale * s[e] / total * each_expert[e](token) for e in chosen)
         outputs.append(y if shared is None else y + shared(token)[0])
@@ -113,6 +122,10 @@ class MixtureOfExperts(FeedForward):
         n_experts: E.
         top_k: experts per token.
         hidden: hidden width of an expert; None to match active parameters.
+        n_groups: G groups of E/G neighbouring experts, as those on one machine of several. A token
+            chooses groups first, then experts of these alone (DeepSeek-V3, section 2.1.2). A group is
+            worth what its two best experts are together, biases included. 1 for no groups.
+        top_groups: groups per token.
         n_shared: experts that every token meets besides, as one of n_shared times the width
             (DeepSeekMoE, Dai et al. 2024, section 3.2); 0 for none.
         scores: of the router: softmax, or sigmoid (DeepSeek-V3).
@@ -124,8 +137,10 @@ class MixtureOfExperts(FeedForward):
         bias_rate: what a bias changes by after each step; 0 for no biases.
 
     Raises:
-        ValueError: top_k is not in 1 … E, hidden < 1, n_shared < 0, bias_rate < 0, gate_scale ≤ 0, C is
-            no multiple of 8, unknown scores, or a choice by the experts, which looks into the future.
+        ValueError: top_k is not in 1 … E, G does not divide E, top_groups is not in 1 … G, a token's
+            groups have fewer than top_k experts, hidden < 1, n_shared < 0, bias_rate < 0,
+            gate_scale ≤ 0, C is no multiple of 8, unknown scores, or a choice by the experts, which
+            looks into the future.
     """
 
     definition = staticmethod(mixture_of_experts)
@@ -140,6 +155,7 @@ class MixtureOfExperts(FeedForward):
         {"hidden": 11},  # no whole rows: filled up for the grouped product
         {"n_experts": 4, "norm_topk": False, "n_shared": 2, "gate_scale": 2.5},
         {"n_experts": 6, "top_k": 3, "scores": "sigmoid", "bias_rate": 0.01, "balance_coef": 0.7},
+        {"n_experts": 12, "top_k": 3, "n_groups": 4, "top_groups": 2, "scores": "sigmoid"},
     )
 
     def __init__(
@@ -149,6 +165,8 @@ class MixtureOfExperts(FeedForward):
         n_experts: int = 8,
         top_k: int = 2,
         hidden: int | None = None,
+        n_groups: int = 1,
+        top_groups: int = 1,
         n_shared: int = 0,
         scores: Literal["softmax", "sigmoid"] = "softmax",
         norm_topk: bool = True,
@@ -164,6 +182,18 @@ class MixtureOfExperts(FeedForward):
             raise ValueError(f"ffn.n_experts must be at least 1, got {n_experts}")
         if not 1 <= top_k <= n_experts:
             raise ValueError(f"ffn.top_k={top_k} must lie between 1 and ffn.n_experts={n_experts}")
+        if n_groups < 1 or n_experts % n_groups:
+            raise ValueError(f"ffn.n_groups={n_groups} must divide ffn.n_experts={n_experts}")
+        if not 1 <= top_groups <= n_groups:
+            raise ValueError(
+                f"ffn.top_groups={top_groups} must lie between 1 and ffn.n_groups={n_groups}"
+            )
+        reached = top_groups * (n_experts // n_groups)
+        if top_k > reached:
+            raise ValueError(
+                f"ffn.top_k={top_k} is more than the {reached} experts in "
+                f"ffn.top_groups={top_groups} groups"
+            )
         if self.d_model % 8:
             raise ValueError(
                 f"ffn=moe needs a width that is a multiple of 8, got model.d_model={self.d_model}"
@@ -181,6 +211,7 @@ class MixtureOfExperts(FeedForward):
                 "a sequence sees later ones when it decides about earlier ones"
             )
         self.n_experts, self.top_k, self.n_shared = n_experts, top_k, n_shared
+        self.n_groups, self.top_groups = n_groups, top_groups
         self.scores, self.norm_topk, self.gate_scale = scores, norm_topk, gate_scale
         self.balance_coef, self.z_coef, self.bias_rate = balance_coef, z_coef, bias_rate
         stacked = partial(
@@ -225,6 +256,8 @@ class MixtureOfExperts(FeedForward):
             scores = logits.sigmoid()
             probabilities = scores / scores.sum(-1, keepdim=True)
         biased = scores if self.balance_bias is None else scores + self.balance_bias
+        if self.n_groups > 1:
+            biased = self.of_best_groups(biased)
         chosen = biased.topk(self.top_k, dim=-1).indices
         gates = scores.gather(-1, chosen)
         if self.norm_topk:
@@ -240,6 +273,14 @@ class MixtureOfExperts(FeedForward):
         loss = self.balance_coef * balance + self.z_coef * z
         aux = {"loss": loss, "balance_loss": balance, "router_z_loss": z, "expert_load": load}
         return gates, chosen, aux
+
+    def of_best_groups(self, scores: Tensor) -> Tensor:
+        """Scores (N,E), −∞ outside each token's best groups."""
+        groups = scores.unflatten(-1, (self.n_groups, -1))  # (N,G,E/G)
+        worth = groups.topk(min(2, groups.shape[-1]), dim=-1).values.sum(-1)  # (N,G)
+        best = worth.topk(self.top_groups, dim=-1).indices
+        others = torch.ones_like(worth, dtype=torch.bool).scatter(-1, best, False)
+        return groups.masked_fill(others.unsqueeze(-1), float("-inf")).flatten(-2)
 
     def after_step(self) -> None:
         """Move each bias by `bias_rate` toward an even load, over the tokens of all processes."""

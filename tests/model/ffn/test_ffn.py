@@ -12,14 +12,14 @@ import torch
 from modgpt.model.ffn import activations
 from modgpt.model.ffn.base import DenseFeedForward
 from modgpt.model.init import Initializer
-from modgpt.testing.build import Make, class_of, component, options_of, variants
+from modgpt.testing.build import Make, component, is_a, options_of, variants
 from modgpt.testing.compare import assert_same, relative_error
 from modgpt.testing.initial import check_initial_weights
 from modgpt.testing.parts import check_ffn_definition, inputs
 
 C = 24
 OPTIONS = options_of("ffn")
-DENSE = {name: make for name, make in OPTIONS.items() if issubclass(class_of(make), DenseFeedForward)}
+DENSE = {name: make for name, make in OPTIONS.items() if is_a(make, DenseFeedForward)}
 
 every_option = pytest.mark.parametrize("make", OPTIONS.values(), ids=OPTIONS)
 every_dense = pytest.mark.parametrize("expert", DENSE.values(), ids=DENSE)
@@ -222,6 +222,20 @@ def test_only_training_moves_the_biases() -> None:
     assert_same(module.balance_bias, 0.5 * (0.125 - load).sign(), "one step against the load")
 
 
+def test_a_token_stays_in_its_best_groups() -> None:
+    """Those with the best two experts together, not those with the best one."""
+    module = build("moe", n_experts=6, top_k=2, n_groups=3, top_groups=1, scores="sigmoid")
+    x = torch.zeros(1, C)
+    x[0, 0] = 1
+    with torch.no_grad():
+        module.router.weight.zero_()
+        module.router.weight[:, 0] = torch.tensor([3.0, -3.0, 1.0, 1.0, -2.0, 0.0])
+    _, chosen, _ = module.route(x)
+    assert sorted(chosen[0].tolist()) == [2, 3], "the first expert is the best, its neighbour the worst"
+    module.top_groups = 2
+    assert 0 in module.route(x)[1][0].tolist()
+
+
 def test_shared_experts_are_one_layer_beside_the_others() -> None:
     module, x = build("moe", n_shared=2, hidden=16), inputs(2, 7, C)
     alone = module.shared.transform(x)
@@ -249,6 +263,18 @@ def test_shared_experts_are_one_layer_beside_the_others() -> None:
         ("moe", {"bias_rate": float("nan")}, "ffn.bias_rate must not be negative, got nan"),
         ("moe", {"scores": "tanh"}, "ffn.scores must be softmax or sigmoid, got 'tanh'"),
         ("moe", {"choice": "expert"}, "ffn.choice must be token, got 'expert': an expert that chooses"),
+        ("moe", {"n_groups": 3}, "ffn.n_groups=3 must divide ffn.n_experts=8"),
+        ("moe", {"n_groups": 0}, "ffn.n_groups=0 must divide ffn.n_experts=8"),
+        (
+            "moe",
+            {"n_groups": 4, "top_groups": 5},
+            "ffn.top_groups=5 must lie between 1 and ffn.n_groups=4",
+        ),
+        (
+            "moe",
+            {"n_groups": 4, "top_k": 3},
+            "ffn.top_k=3 is more than the 2 experts in ffn.top_groups=1",
+        ),
         ("moe", {"top_k": 0}, "ffn.top_k=0 must lie between 1 and ffn.n_experts=8"),
         ("moe", {"top_k": 9}, "ffn.top_k=9 must lie between 1 and ffn.n_experts=8"),
     ],
