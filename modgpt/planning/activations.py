@@ -1,15 +1,17 @@
 """What a training forward pass keeps for the backward pass, by component.
 
-Sums over the tensors that PyTorch's operations save, in eager mode: a norm its input, a linear layer its
-input, an activation function its input, a product of two tensors both. A tensor that several operations
-save counts once. In mixed precision the residual stream and the norms are in the type of the weights, and
-every linear layer keeps a copy of its input in the type of the products.
+Sums over the tensors that PyTorch's operations save, in eager mode: a norm its input, a linear layer
+its input, an activation function its input, a product of two tensors both. A tensor that several
+operations save counts once. In mixed precision the residual stream and the norms are in the type of the
+weights, and every linear layer keeps a copy of its input in the type of the products.
 
-Legend: C model width, h hidden width, k experts per token, V vocabulary; n bytes of a number in products, r
-in the residual stream, w of a wide one.
+Legend: C model width, h hidden width, k experts per token, V vocabulary; n bytes of a number in products,
+r in the residual stream, w of a wide one.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from torch import nn
 
@@ -86,7 +88,7 @@ def ffn_kept(ffn: FeedForward, widths: Widths) -> Kept:
 
 def hidden_kept(ffn: FeedForward) -> float:
     """Numbers per token that a dense feed-forward keeps between its first product and its last."""
-    hidden: int = ffn.hidden  # pyright: ignore[reportAttributeAccessIssue]
+    hidden: Any = ffn.hidden
     if isinstance(ffn, StandardFeedForward):
         return hidden if ffn.activation is ACTIVATIONS["relu"] else 2 * hidden
     return 4 * hidden

@@ -4,10 +4,10 @@ From the output of the projection to q, k and v up to the input of the projectio
 window of T. Legend: H query heads, K key and value heads, D head width, n bytes of a number in products,
 w of a wide one, 4 or more.
 
-Assumptions: PyTorch's fused attention, which keeps q, k, v, its output and one number per query and head,
-and takes a bias of scores as one mask (H,T,T) of n bytes, shared by the windows. Where queries are rotated its
-output is copied once, from heads to rows. Dropout of attention weights keeps nothing in a fused kernel. An option without a
-formula of its own is taken for full attention.
+Assumptions: PyTorch's fused attention, which keeps q, k, v, its output and one number per query and
+head, and takes a bias of scores as one mask (H,T,T) of n bytes, shared by the windows. Where queries are
+rotated, its output is copied once, from heads to rows. Dropout of attention weights keeps nothing in a
+fused kernel. An option without a formula of its own is taken for full attention.
 """
 
 from __future__ import annotations
@@ -125,16 +125,16 @@ def gathered(
 
     Args:
         attention: the option.
-        sizes: keys per query of both sets together; copies of k and of v per token; numbers per token and
-            head that are copied of the weights.
+        sizes: keys per query of both sets together; copies of k and of v per token; numbers per token
+            and head that are copied of the weights.
         pos, widths: as for `mixing`.
     """
     h, k, projected = heads(attention)
-    n, w = widths.product, widths.wide
+    n = widths.product
     scores, copies, weights = sizes
-    each = scores * (w + (n if widths.mixed else 0) + (n if attention.softcap is not None else 0))
-    each += weights * n + (w if attention.sinks is not None else 0)
-    kept = n * (2 * h + 2 * copies * k) + attention.n_heads * each + n * h  # q for each set, the output
+    # q for each set, keys and values, the weights that are copied, and the output.
+    kept = n * (2 * h + 2 * copies * k + attention.n_heads * weights + h)
+    kept += written_scores(attention, scores, widths)
     if has_qk_norm(attention) and not widths.mixed:
         kept += n * projected
     return Kept(kept)

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from modgpt.console import Output
 from modgpt.planning import communication
+from modgpt.planning.advice import MOST_DEVICES
 from modgpt.planning.memory import Layout, demand, fits, largest_batch, total
 from modgpt.planning.plan import Plan
 
@@ -108,8 +109,9 @@ def sentences(plan: Plan) -> list[str]:
     lines = [
         f"{cost.parameters:,} parameters{active}, {plan.config.trainer.precision}, windows of "
         f"{needs.length:,}, vocabulary {plan.config.model.vocab_size:,}",
-        f"{plan.steps:,} steps of {plan.tokens_per_step:,} tokens: {duration(plan.steps * plan.step_seconds)}"
-        f" at {hardware.mfu:.0%} of {hardware.gpus} × {hardware.peak / 1e12:,.0f} TFLOP/s ({hardware.name})",
+        f"{plan.steps:,} steps of {plan.tokens_per_step:,} tokens: "
+        f"{duration(plan.steps * plan.step_seconds)} at {hardware.mfu:.0%} of {hardware.gpus} × "
+        f"{hardware.peak / 1e12:,.0f} TFLOP/s ({hardware.name})",
     ]
     for layout in plan.layouts[1:]:
         sent = communication.volume(needs, layout, plan.accumulated)
@@ -118,15 +120,15 @@ def sentences(plan: Plan) -> list[str]:
             for rate in communication.RATES
         )
         lines.append(
-            f"{layout.strategy} sends {gigabytes(sent)} GB per device and step; computing takes {ratios} "
-            "times as long as sending"
+            f"{layout.strategy} sends {gigabytes(sent)} GB per device and step; computing takes so many "
+            f"times as long as sending: {ratios}"
         )
     chosen = plan.chosen.strategy
     if plan.advice is not None:
         lines.append(f"{chosen} does not fit; this does: {plan.advice.change}")
     elif not fits(needs, plan.chosen, hardware.memory):
         lines.append(
-            f"{chosen} does not fit, nor does fsdp on {2**16:,} devices: lower the sizes in model"
+            f"{chosen} does not fit, nor does fsdp on {MOST_DEVICES:,} devices: lower the sizes in model"
         )
     else:
         lines.append(f"{chosen} fits")
