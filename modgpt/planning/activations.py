@@ -5,8 +5,8 @@ its input, an activation function its input, a product of two tensors both. A te
 operations save counts once. In mixed precision the residual stream and the norms are in the type of the
 weights, and every linear layer keeps a copy of its input in the type of the products.
 
-Legend: C model width, h hidden width, k experts per token, V vocabulary; n bytes of a number in products,
-r in the residual stream, w of a wide one.
+Legend: C model width, h hidden width, k experts per token, V vocabulary; n bytes of a number in
+products, r in the residual stream, w of a wide one.
 """
 
 from __future__ import annotations
@@ -33,13 +33,16 @@ from modgpt.planning.mixing import has_qk_norm, heads, mixing, rotates
 INDEX = 8  # bytes
 
 
-def norm_kept(norm: nn.Module, width: int, widths: Widths) -> float:
-    """Bytes per token: r·C + w for the input and its length, twice that where x is scaled before."""
+def norm_kept(norm: nn.Module, width: int, widths: Widths, branch: bool = False) -> float:
+    """Bytes per token: w·C + w for the input and its length, twice that where x is scaled before.
+
+    `branch` says that it reads the output of a branch, in the type of the products.
+    """
     if isinstance(norm, nn.Identity):
         return 0.0
     wide = widths.wide
     if isinstance(norm, DynamicTanh):
-        return 2 * widths.parameter * width
+        return 2 * (widths.product if branch else widths.parameter) * width
     if isinstance(norm, ScaleNorm):
         return 2 * wide * width + wide
     return wide * width + wide * (2 if isinstance(norm, nn.LayerNorm) else 1)
@@ -99,10 +102,10 @@ def block_kept(block: Block, pos: Position, length: int, widths: Widths) -> Kept
     width, stream = block.attention.qkv.in_features, widths.parameter
     kept = attention_kept(block.attention, pos, length, widths) + ffn_kept(block.ffn, widths)
     token = sum(
-        norm_kept(norm, width, widths)
-        for norm in (
-            *(block.attention_norm_in, block.attention_norm_out),
-            *(block.ffn_norm_in, block.ffn_norm_out),
+        norm_kept(norm, width, widths, branch)
+        for norm, branch in (
+            *((block.attention_norm_in, False), (block.attention_norm_out, True)),
+            *((block.ffn_norm_in, False), (block.ffn_norm_out, True)),
         )
     )
     reads_norm = not isinstance(block.attention_norm_in, nn.Identity)
