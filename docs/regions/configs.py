@@ -17,7 +17,6 @@ from modgpt.sweep.design import expand
 from regions.markdown import table
 from regions.source import ROOT, definitions, first_line, first_sentence
 
-PARTS = ("attention", "ffn", "norm", "pos")
 RECIPES = ("experiment", "sweep")  # they set keys of other groups, and have none of their own
 # The page that explains a group.
 PAGES = {
@@ -111,8 +110,11 @@ def count(group: str) -> str:
 
 
 def combinations() -> str:
-    """Return the number of compositions of attention, feed-forward, norm and position."""
-    return f"{math.prod(len(options_of(group)) for group in PARTS):,}"
+    """Return the number of compositions of attention, feed-forward, norm and position that exist."""
+    from modgpt.testing.build import fit  # imports PyTorch
+
+    fitting = sum(fit(a, p) for a in options_of("attention") for p in options_of("pos"))
+    return f"{fitting * math.prod(len(options_of(group)) for group in ('ffn', 'norm')):,}"
 
 
 def jobs(sweep: str) -> str:
