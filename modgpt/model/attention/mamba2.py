@@ -150,7 +150,8 @@ class Mamba2Attention(Attention):
         self, x: Tensor, pos: Position, positions: Tensor, state: State | None = None
     ) -> dict[str, Tensor]:
         """As in the base, and of each head: log α and Δ (B,H,T,1)."""
-        raw = wide(self.steps(x)).transpose(1, 2).unsqueeze(-1)  # (B,H,T,1)
+        # Contiguous, for the compiler is wrong about the strides of softplus' gradient otherwise.
+        raw = wide(self.steps(x)).transpose(1, 2).contiguous().unsqueeze(-1)  # (B,H,T,1)
         rate, bias = (wide(p)[:, None, None] for p in (self.a_log.exp(), self.dt_bias))  # (H,1,1)
         step = F.softplus(raw + bias)
         return super().project(x, pos, positions, state) | {"log_alpha": -rate * step, "step": step}
