@@ -13,6 +13,7 @@ from modgpt.errors import did_you_mean
 COMMANDS = {
     "train": ("train", "train one composition, or with -m every combination"),
     "find-lr": ("find_lr", "suggest a learning rate for a composition"),
+    "fit": ("fit", "show what a training needs: memory, time, communication"),
     "compare": ("compare", "compare trained runs: tables, intervals, plots, a page"),
     "query": ("query", "list runs: what was tried, with what result"),
     "generate": ("generate", "generate text from a trained run"),

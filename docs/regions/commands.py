@@ -53,12 +53,13 @@ class Parsed(Exception):
 
 @contextmanager
 def stopped_at_parsing() -> Iterator[list[argparse.ArgumentParser]]:
-    """Stop at the first call of `parse_args`, and keep its parser."""
+    """Stop where a parser is first asked to parse, and keep it."""
     seen: list[argparse.ArgumentParser] = []
 
     def stop(parser: argparse.ArgumentParser, *_: object, **__: object) -> argparse.Namespace:
         seen.append(parser)
         raise Parsed
 
-    with patch.object(argparse.ArgumentParser, "parse_args", stop):
+    methods = ("parse_args", "parse_intermixed_args")
+    with patch.multiple(argparse.ArgumentParser, **dict.fromkeys(methods, stop)):
         yield seen

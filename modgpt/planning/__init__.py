@@ -1,0 +1,1 @@
+"""Planning: the memory, time and communication of a training before it runs."""
