@@ -24,6 +24,7 @@ from modgpt.kernels import attention_products, even_groups
 from modgpt.model.gpt import GPT
 from modgpt.planning.activations import block_kept, embedding_kept, head_kept, is_sliced
 from modgpt.planning.kept import Kept, widths_of
+from modgpt.planning.report import duration
 from modgpt.planning.states import cast_numbers
 from modgpt.training.objective import objective
 
@@ -52,17 +53,17 @@ COMPOSITIONS = (
     "ffn=reglu norm=dyt block.norm_at=both",
 )
 SEQUENCES = 4
-# Width, layers, heads and hidden width, of Llama's shape.
-SIZES = {
-    "1 M": (128, 4, 4, 344),
-    "10 M": (320, 8, 5, 856),
-    "125 M": (768, 12, 12, 2048),
-    "350 M": (1024, 24, 16, 2736),
-    "1.3 B": (2048, 24, 16, 5464),
-    "7 B": (4096, 32, 32, 11008),
-    "13 B": (5120, 40, 40, 13824),
-    "70 B": (8192, 80, 64, 28672),
-}
+# Width, layers, heads, heads of keys, hidden width and vocabulary, of Llama's shape.
+SIZES = (
+    (128, 4, 4, 4, 344, 1_024),
+    (320, 8, 5, 5, 856, 4_096),
+    (768, 12, 12, 12, 2_048, 32_000),
+    (1024, 24, 16, 16, 2_736, 32_000),
+    (2048, 24, 16, 16, 5_464, 32_000),
+    (4096, 32, 32, 32, 11_008, 32_000),
+    (5120, 40, 40, 40, 13_824, 32_000),
+    (8192, 80, 64, 8, 28_672, 128_256),
+)
 DEVICES = (1, 8, 64)
 
 
@@ -126,19 +127,20 @@ def errors() -> Iterator[str]:
         with fused_kernels():
             fused = error(model, mixed=True)
         cells = (error(model, mixed=False), fused, error(model, mixed=True))
-        numbers = " | ".join(f"{cell:+.1%}".replace("%", " %") for cell in cells)
+        numbers = " | ".join(f"{cell:+z.1%}".replace("%", " %") for cell in cells)
         yield f"| `{overrides}` | {measured(model, False) / tokens:,.0f} | {numbers} |"
 
 
 def sizes() -> Iterator[str]:
     """The lines of the table of sizes."""
-    yield "| model | parameters | 1 | 8, ddp | 8, fsdp | 64, ddp | 64, fsdp | windows | time on 64 |"
+    yield "| C × layers | parameters | 1 | 8 ddp | 8 fsdp | 64 ddp | 64 fsdp | windows | time on 64 |"
     yield "| --: | --: | --: | --: | --: | --: | --: | --: | --: |"
-    for name, (width, layers, heads, hidden) in SIZES.items():
+    for width, layers, heads, kv_heads, hidden, vocabulary in SIZES:
         plans = {}
         for devices in DEVICES:
             job = [f"model.d_model={width}", f"model.n_layers={layers}", f"model.n_heads={heads}"]
-            job += [f"ffn.hidden={hidden}", "match=none", "model.vocab_size=32000"]
+            job += [f"attention.n_kv_heads={kv_heads}", f"ffn.hidden={hidden}", "match=none"]
+            job += [f"model.vocab_size={vocabulary}"]
             job += ["model.block_size=2048", f"data.batch_size={devices}", "schedule=constant"]
             plans[devices] = asked([*job, "--gpus", str(devices)])
         totals = [
@@ -149,8 +151,8 @@ def sizes() -> Iterator[str]:
         last = plans[DEVICES[-1]]
         windows = last["layouts"][-1]["largest_batch"]["checkpointed"]
         tokens = 20 * last["parameters"]
-        days = tokens / last["tokens_per_step"] * last["step_seconds"] / 86400
-        cells = [name, f"{last['parameters']:,}", *totals, f"{windows:,}", f"{days:,.3g} days"]
+        time = duration(tokens / last["tokens_per_step"] * last["step_seconds"])
+        cells = [f"{width:,} × {layers}", f"{last['parameters']:,}", *totals, f"{windows:,}", time]
         yield f"| {' | '.join(cells)} |"
 
 
