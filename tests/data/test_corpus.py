@@ -87,7 +87,9 @@ def test_a_folder_and_a_pattern_are_read_in_the_order_of_names(tmp_path: Path) -
     (tmp_path / "b").mkdir()
     for name in ("b/2.txt", "1.txt", "b/3.txt.gz", "notes.md"):
         content = name.encode()
-        (tmp_path / name).write_bytes(gzip.compress(content, mtime=0) if name.endswith("gz") else content)
+        (tmp_path / name).write_bytes(
+            gzip.compress(content, mtime=0) if name.endswith("gz") else content
+        )
     found = [piece.text for piece in Text(tuple(find_files(str(tmp_path)))).pieces()]
     assert found == ["1.txt", "b/2.txt", "b/3.txt.gz"]
     assert [file.name for file in find_files(str(tmp_path / "**" / "*.txt"))] == ["1.txt", "2.txt"]
