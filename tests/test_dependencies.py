@@ -23,6 +23,7 @@ EXTRAS = {
     "modgpt/data/named.py": {"data"},
     "modgpt/inference/evaluation/figures.py": {"report"},
     "modgpt/inference/evaluation/report.py": {"report"},
+    "modgpt/training/rate_report.py": {"report"},
     "modgpt/huggingface": {"hf"},
     "modgpt/training/trackers/comet.py": {"comet"},
     "modgpt/training/trackers/mlflow.py": {"mlflow"},

@@ -91,7 +91,13 @@ def test_it_is_checked_like_ours(home: Path) -> None:
 
 
 def test_it_is_swept_and_compared(home: Path) -> None:
-    sweep = ["train", "-m", "--config-dir", "conf", "attention=glob(*,exclude=[b*,g*,h*,l*,m*,s*])"]
+    sweep = [
+        "train",
+        "-m",
+        "--config-dir",
+        "conf",
+        "attention=glob(*,exclude=[b*,d*,fo*,g*,h*,k*,l*,m*,s*])",
+    ]
     done = modgpt(home, *sweep, "sweep_name=own", *TINY)
     assert done.returncode == 0, done.stderr
     jobs = sorted(path.name.split("-")[0] for path in (home / "outputs/sweeps/own").glob("*-s1-*"))

@@ -46,9 +46,10 @@ def test_contributions_add_up_to_what_the_attention_does(choices: dict[str, str]
         [x] = inputs_of(model, [attention], tokens)
         weights = contributions(attention, x, model.pos)  # (H,T,T)
         positions = torch.arange(21)
-        projected = attention.project(x, model.pos, positions)
+        pos = model.pos.of_layer(attention.layer)
+        projected = attention.project(x, pos, positions)
         with torch.no_grad():
-            wanted, _ = attention.mix(**projected, pos=model.pos, positions=positions, state=None)
+            wanted, _ = attention.mix(**projected, pos=pos, positions=positions, state=None)
         values = projected["v"][0]
         values = values.repeat_interleave(len(weights) // len(values), dim=0)
         assert torch.allclose(weights @ values, wanted[0], atol=1e-4)

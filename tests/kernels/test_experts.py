@@ -30,7 +30,8 @@ def test_grouped_products_equal_a_loop(ends: list[int], sizes: tuple[int, int], 
         y = function(x, torch.tensor(ends, dtype=torch.int32), weight, biases[0] if bias else None)
         results.append([y, *torch.autograd.grad(y.square().sum(), tensors)])
     for fast, plain in zip(*results, strict=True):
-        torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-5)
+        # Gradients are sums of up to 130 products of numbers up to 100, in another order.
+        torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("ends", ENDS, ids=str)

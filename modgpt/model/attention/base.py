@@ -193,7 +193,8 @@ class Attention(nn.Module, ABC):
             raise ValueError(
                 f"attention.output_gate must be head, element, silu or null, got {output_gate!r}"
             )
-        self.n_heads, self.n_kv_heads, self.head_dim = n_heads, n_kv_heads, head_dim
+        # A damaged configuration may have a truth value for a number: true counts as 1.
+        self.n_heads, self.n_kv_heads, self.head_dim = map(int, (n_heads, n_kv_heads, head_dim))
         self.layer, self.dropout = layer, dropout
         self.scale = head_dim**-0.5 if scale is None else scale
         self.shapes = self.shapes_of_heads()

@@ -143,7 +143,7 @@ def test_left_null_the_ranks_make_it_as_large_as_flash() -> None:
 
 def test_only_the_decoupled_columns_are_rotated() -> None:
     """So rope_dim must suit the positions, and head_dim need not."""
-    assert mla("rope", head_dim=5, rope_dim=4).module.rotated_dim == 4
+    assert mla("rope", head_dim=5, rope_dim=4).module.rotated_width == 4
     with pytest.raises(UserError, match="rotated head width must be even, got 3"):
         build_model(compose(["attention=mla", "attention.rope_dim=3"]), vocab_size=5)
 
