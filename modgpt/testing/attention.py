@@ -121,3 +121,23 @@ def check_clone(pair: AttentionPair) -> None:
         assert_same(y, pair.slow(x)[0][:, 5:], "the original")
         wanted = pair.slow(torch.cat([x[:, :4], other[:, 4:]], dim=1))[0][:, 5:]
         assert_same(branch_y, wanted, "the branch")
+
+
+def check_large_inputs(pair: AttentionPair, length: int, factor: float, *, narrow: bool) -> None:
+    """Outputs and all gradients stay finite where inputs are so large that gates saturate.
+
+    Args:
+        pair: the attention.
+        length: of each of three parts, the second of which is `factor` times as large as usual.
+        factor: of the second part.
+        narrow: under bf16 autocast.
+    """
+    usual = pair.inputs(length)
+    x = torch.cat([usual, factor * usual, usual], dim=1).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+        y, _ = pair.fast(x)
+    assert y.isfinite().all()
+    y.float().square().mean().backward()
+    for name, tensor in {"x": x, **dict(pair.module.named_parameters())}.items():
+        assert tensor.grad is not None and tensor.grad.isfinite().all(), f"gradient of {name}"
+        assert tensor.grad.any(), f"gradient of {name} is zero"

@@ -237,7 +237,7 @@ class Attention(nn.Module, ABC):
         pos = pos.of_layer(self.layer)
         projected = self.project(x, pos, positions, state)
         y, state = self.mix(**projected, pos=pos, positions=positions, state=state)
-        y = self.gated(self.after_mixing(y.transpose(1, 2)), x)  # (B,T,H,D)
+        y = self.gated(y.transpose(1, 2), x)  # (B,T,H,D)
         y = self.out(y.flatten(2))  # (B,T,H·D) -> (B,T,C)
         return F.dropout(y, self.dropout) if self.training else y, state
 
@@ -262,7 +262,10 @@ class Attention(nn.Module, ABC):
         return {"q": q, "k": k, "v": v} | kept
 
     def gated(self, y: Tensor, x: Tensor) -> Tensor:
-        """What is done with y (B,T,H,D), mixed from x (B,T,C), before it is projected back."""
+        """What is done with y (B,T,H,D), mixed from x (B,T,C), before it is projected back.
+
+        A norm of what is mixed belongs here, so that `mix` gives weighted sums of values.
+        """
         if self.output_gate is None:
             return y
         z = self.output_gate(x)
@@ -298,14 +301,6 @@ class Attention(nn.Module, ABC):
         (T,) of x, and the state before x or None.
         """
 
-    def after_mixing(self, y: Tensor) -> Tensor:
-        """What each head has mixed, (B,T,H,D), on its way to the output gate: unchanged.
-
-        An option overrides it for what is not linear in the values, such as a norm of each head, so that
-        `mix` gives weighted sums of values. The option's definition includes it.
-        """
-        return y
-
     def defined(self) -> Callable[..., tuple[Tensor, dict[str, Tensor]]]:
         """This layer by its definition: (x (B,T,C), pos) -> (B,T,C), final state by name."""
         mix, gates = bound(definition_of(self), self), bound(self.gates_definition, self)
@@ -319,7 +314,7 @@ class Attention(nn.Module, ABC):
 
     @abstractmethod
     def mixing_flops(self, length: int) -> float:
-        """FLOPs of `mix` per token, averaged over `length` tokens."""
+        """FLOPs of `mix` per token, averaged over `length` tokens, without any projection of x."""
 
     @abstractmethod
     def state_size(self, length: int) -> int:
@@ -348,7 +343,7 @@ class Attention(nn.Module, ABC):
 
     @property
     def projections(self) -> list[nn.Linear]:
-        """The matrices that each token is multiplied with once."""
+        """The matrices that each token is multiplied with once; an option adds its own."""
         return [m for m in (self.qkv, self.out, self.output_gate) if m is not None]
 
     def cost(self, length: int) -> Cost:

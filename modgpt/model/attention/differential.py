@@ -134,8 +134,9 @@ class DifferentialAttention(FlashAttention):
         second = (wide(self.lambda_q2) * wide(self.lambda_k2)).sum().exp()
         return first - second + self.lambda_init
 
-    def after_mixing(self, y: Tensor) -> Tensor:
-        return (1 - self.lambda_init) * self.head_norm(y)
+    def gated(self, y: Tensor, x: Tensor) -> Tensor:
+        """Normed per head, then gated: (B,T,H,D)."""
+        return super().gated((1 - self.lambda_init) * self.head_norm(y), x)
 
     def reset_parameters(self, init: Initializer) -> None:
         super().reset_parameters(init)

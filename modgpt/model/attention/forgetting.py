@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from modgpt.model.attention.flash import KVCache
 from modgpt.model.attention.softmax import SoftmaxAttention, sink_of_each_head, softmax_weights
-from modgpt.model.init import Initializer
 from modgpt.model.pos.base import DefinedPosition, Position
 from modgpt.model.precision import wide, wide_dtype
 from modgpt.model.state import State
@@ -141,12 +140,11 @@ class ForgettingAttention(SoftmaxAttention):
 
     def mixing_flops(self, length: int) -> float:
         keys = (length + 1) / 2  # mean over the queries t = 0 … T−1 of the t+1 keys each one sees
-        # QKᵀ and the product with V; and the gates' projection, which the base does not know.
-        return 4 * self.n_heads * self.head_dim * keys + 2 * self.forget_gate.weight.numel()
+        return 4 * self.n_heads * self.head_dim * keys  # QKᵀ and the product with V
 
     def state_size(self, length: int) -> int:
         return (2 * self.n_kv_heads * self.head_dim + self.n_heads) * length
 
-    def reset_parameters(self, init: Initializer) -> None:
-        super().reset_parameters(init)
-        init.linear(self.forget_gate)
+    @property
+    def projections(self) -> list[nn.Linear]:
+        return [*super().projections, self.forget_gate]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,13 +38,14 @@ def gated_delta_rule(
     """S ← αS, S ← S + βk(v − Sᵀk)ᵀ, y = Sᵀq, token by token.
 
     One head of one sequence: q, k, v (T,D) -> (T,D), and the state after them. q and k have length 1, q
-    then times `scale`; α and β (T,) come from `delta_gates`.
+    then times `scale`. β (T,) and α, (T,1) for all of S or (T,D) for each of its rows, are gates made of
+    x (`delta_gates`).
     """
     q = pos.rotate(q / (q.square().sum(1, keepdim=True) + eps).sqrt())
     k = pos.rotate(k / (k.square().sum(1, keepdim=True) + eps).sqrt())
     s, rows = q.new_zeros(q.shape[1], q.shape[1]), []
     for t in range(len(q)):
-        s = alpha[t] * pos.decay() * s
+        s = alpha[t][:, None] * pos.decay() * s
         held = k[t] @ s  # what S holds under this key
         s = s + beta[t] * k[t][:, None] @ (v[t] - held)[None, :]
         rows.append(scale * q[t] @ s)
@@ -52,11 +53,11 @@ def gated_delta_rule(
 
 
 def delta_gates(x: Tensor, *, gates: nn.Linear, a_log: Tensor, dt_bias: Tensor) -> dict[str, Tensor]:
-    """αₜ = exp(−A·softplus(xₜW_α + b)) and βₜ = sigmoid(xₜW_β) of each head: (B,T,C) -> (B,H,T)."""
+    """αₜ = exp(−A·softplus(xₜW_α + b)) (B,H,T,1), and βₜ = sigmoid(xₜW_β) (B,H,T), of x (B,T,C)."""
     for_alpha, for_beta = gates(x).transpose(1, 2).chunk(2, dim=1)  # (B,H,T)
     step = torch.log1p(torch.exp(for_alpha + dt_bias[:, None]))
     alpha = torch.exp(-a_log.exp()[:, None] * step)
-    return {"alpha": alpha, "beta": torch.sigmoid(for_beta)}
+    return {"alpha": alpha[..., None], "beta": torch.sigmoid(for_beta)}
 
 
 def normed_and_gated(
@@ -184,18 +185,11 @@ class GatedDeltaAttention(Attention):
             q = q * self.scale
             if self.n_kv_heads != self.n_heads:
                 k, v = (x.repeat_interleave(self.n_heads // self.n_kv_heads, dim=1) for x in (k, v))
-            decay = pos.log_decay()
-            if decay is not None:
-                log_alpha = log_alpha + wide(decay)[:, None, None]
             memory = self.initial_state(q.shape[0], 0) if state is None else state
             assert isinstance(memory, DeltaState)
-            chunk = min(self.chunk, length)
+            log_alpha = faded(log_alpha, pos)
             # Tokens of zeros fill the last chunk: with β = 0 and α = 1 they leave the state as it is.
-            parts = (
-                F.pad(x, (0, 0, 0, -length % chunk)).unflatten(2, (-1, chunk))
-                for x in (q, k, v, log_alpha, beta)
-            )
-            y, memory = self.by_chunks(memory, *parts)
+            y, memory = self.by_chunks(memory, *chunks((q, k, v, log_alpha, beta), self.chunk))
         memory.inputs = inputs
         return y[:, :, :length].to(dtype), None if state is None else memory
 
@@ -217,8 +211,11 @@ class GatedDeltaAttention(Attention):
         return DeltaState(s=s, inputs=self.convolution and self.convolution.no_past(batch_size))
 
     def mixing_flops(self, length: int) -> float:
-        # Sᵀk, k(v − Sᵀk)ᵀ and Sᵀq; and the gates' projection, which the base does not know.
-        return self.n_heads * 6 * self.head_dim**2 + 2 * self.gates.weight.numel()
+        return self.n_heads * 6 * self.head_dim**2  # Sᵀk, k(v − Sᵀk)ᵀ and Sᵀq
+
+    @property
+    def projections(self) -> list[nn.Linear]:
+        return [*super().projections, self.gates]
 
     def state_size(self, length: int) -> int:
         inputs = self.convolution.state_size() if self.convolution is not None else 0
@@ -226,8 +223,23 @@ class GatedDeltaAttention(Attention):
 
     def reset_parameters(self, init: Initializer) -> None:
         super().reset_parameters(init)
-        init.linear(self.gates)
         reset_decay(init, self.a_log, self.dt_bias)
+
+
+def faded(log_alpha: Tensor, pos: Position) -> Tensor:
+    """log α (B,H,T,·) with the decay of the positions, where they have one."""
+    decay = pos.log_decay()
+    return log_alpha if decay is None else log_alpha + wide(decay)[:, None, None]
+
+
+def chunks(parts: Sequence[Tensor], size: int) -> list[Tensor]:
+    """Each (B,H,T,·) as N chunks (B,H,N,c,·) of c = `size` tokens, or T if these are fewer.
+
+    Zeros fill the last chunk.
+    """
+    length = parts[0].shape[2]
+    c = min(size, length)
+    return [F.pad(x, (0, 0, 0, -length % c)).unflatten(2, (-1, c)) for x in parts]
 
 
 @torch.no_grad()

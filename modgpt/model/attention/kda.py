@@ -11,36 +11,7 @@ from modgpt.model.attention.gated_delta import (
     GatedDeltaAttention,
     write_chunks,
 )
-from modgpt.model.init import Initializer
-from modgpt.model.pos.base import DefinedPosition
 from modgpt.model.precision import wide
-
-
-def kimi_delta_rule(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    pos: DefinedPosition,
-    alpha: Tensor,
-    beta: Tensor,
-    *,
-    scale: float,
-    eps: float,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """S ← Diag(α)S, S ← S + βk(v − Sᵀk)ᵀ, y = Sᵀq, token by token.
-
-    One head of one sequence: q, k, v (T,D) -> (T,D), and the state after them. q and k have length 1, q
-    then times `scale`; α (T,D) and β (T,) come from `kimi_gates`.
-    """
-    q = pos.rotate(q / (q.square().sum(1, keepdim=True) + eps).sqrt())
-    k = pos.rotate(k / (k.square().sum(1, keepdim=True) + eps).sqrt())
-    s, rows = q.new_zeros(q.shape[1], q.shape[1]), []
-    for t in range(len(q)):
-        s = alpha[t][:, None] * pos.decay() * s  # each row, a channel of the key, at its own rate
-        held = k[t] @ s  # what S holds under this key
-        s = s + beta[t] * k[t][:, None] @ (v[t] - held)[None, :]
-        rows.append(scale * q[t] @ s)
-    return torch.stack(rows), {"s": s}
 
 
 def kimi_gates(
@@ -53,7 +24,10 @@ def kimi_gates(
     n_heads: int,
     head_dim: int,
 ) -> dict[str, Tensor]:
-    """αₜ = exp(−A·softplus(xₜW↓W↑ + b)) (B,H,T,D), and βₜ = sigmoid(xₜW_β) (B,H,T), of x (B,T,C)."""
+    """αₜ = exp(−A·softplus(xₜW↓W↑ + b)) (B,H,T,D), and βₜ = sigmoid(xₜW_β) (B,H,T), of x (B,T,C).
+
+    The rule itself is `gated_delta_rule`, where α has a number for each row of S.
+    """
     narrow, for_beta = gates(x).split([head_dim, n_heads], dim=2)
     step = torch.log1p(torch.exp(decay_up(narrow) + dt_bias)).unflatten(2, (n_heads, head_dim))
     alpha = torch.exp(-a_log.exp()[:, None] * step).transpose(1, 2)
@@ -86,7 +60,6 @@ class KimiDeltaAttention(GatedDeltaAttention):
     Knobs, their meaning and what is refused are those of `gated_delta`.
     """
 
-    definition = staticmethod(kimi_delta_rule)
     gates_definition = staticmethod(kimi_gates)
 
     def make_gates(self) -> None:
@@ -111,12 +84,9 @@ class KimiDeltaAttention(GatedDeltaAttention):
     def by_chunks(self, memory: DeltaState, *parts: Tensor) -> tuple[Tensor, DeltaState]:
         return mix_channels(memory, *parts)
 
-    def mixing_flops(self, length: int) -> float:
-        return super().mixing_flops(length) + 2 * self.decay_up.weight.numel()
-
-    def reset_parameters(self, init: Initializer) -> None:
-        super().reset_parameters(init)
-        init.linear(self.decay_up)
+    @property
+    def projections(self) -> list[nn.Linear]:
+        return [*super().projections, self.decay_up]
 
 
 def mix_channels(

@@ -11,9 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modgpt.model.attention.base import Attention, gated
-from modgpt.model.attention.gated_delta import reset_decay, segment_sums
+from modgpt.model.attention.gated_delta import chunks, faded, reset_decay, segment_sums
 from modgpt.model.attention.short_convolution import ConvolvedState, ShortConvolution
-from modgpt.model.cost import Cost
 from modgpt.model.init import Initializer
 from modgpt.model.norm.rmsnorm import RMSNorm
 from modgpt.model.pos.base import DefinedPosition, Position
@@ -173,17 +172,10 @@ class Mamba2Attention(Attention):
         # A sum over thousands of tokens loses too much in bf16.
         with torch.autocast(q.device.type, enabled=False):
             q, k, v = wide(q), wide(k), wide(v)
-            decay = pos.log_decay()
-            if decay is not None:
-                log_alpha = log_alpha + wide(decay)[:, None, None]
             memory = self.initial_state(q.shape[0], 0) if state is None else state
             assert isinstance(memory, StateSpace)
-            chunk = min(self.chunk, length)
             # Tokens of zeros fill the last chunk: with α = 1 they leave the state as it is.
-            parts = (
-                F.pad(x, (0, 0, 0, -length % chunk)).unflatten(2, (-1, chunk))
-                for x in (q, k, step * v, log_alpha)
-            )
+            parts = chunks((q, k, step * v, faded(log_alpha, pos)), self.chunk)
             y, s = mix_chunks(memory.s, *parts)
             y = y[:, :, :length] + wide(self.skip)[:, None, None] * v
         return y.to(dtype), None if state is None else StateSpace(s=s, inputs=inputs)
@@ -199,20 +191,18 @@ class Mamba2Attention(Attention):
         return StateSpace(s=s, inputs=self.convolution and self.convolution.no_past(batch_size))
 
     def mixing_flops(self, length: int) -> float:
-        # kvᵀ and Sᵀq; and the projection to Δ, which the base does not know.
-        return self.n_heads * 4 * self.shapes[0][1] * self.head_dim + 2 * self.steps.weight.numel()
+        return self.n_heads * 4 * self.shapes[0][1] * self.head_dim  # kvᵀ and Sᵀq
 
     def state_size(self, length: int) -> int:
         inputs = self.convolution.state_size() if self.convolution is not None else 0
         return self.n_heads * self.shapes[0][1] * self.head_dim + inputs
 
-    def cost(self, length: int) -> Cost:
-        return super().cost(length) + Cost(flops=2 * self.z.weight.numel())
+    @property
+    def projections(self) -> list[nn.Linear]:
+        return [*super().projections, self.steps, self.z]
 
     def reset_parameters(self, init: Initializer) -> None:
         super().reset_parameters(init)
-        init.linear(self.steps)
-        init.linear(self.z)
         reset_decay(init, self.a_log, self.dt_bias)
         nn.init.ones_(self.skip)
 

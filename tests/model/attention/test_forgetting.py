@@ -14,7 +14,7 @@ from modgpt.kernels import attention_products
 from modgpt.model.attention.forgetting import ForgettingAttention, ForgettingCache
 from modgpt.model.init import Initializer
 from modgpt.model.pos.alibi import AlibiPosition
-from modgpt.testing.attention import AttentionPair
+from modgpt.testing.attention import AttentionPair, check_large_inputs
 from modgpt.testing.compare import assert_same, relative_error
 from modgpt.training.optimizers import adamw
 from tests.model.attention.test_attention import option
@@ -100,16 +100,7 @@ def test_thousands_of_tokens_in_fp32() -> None:
 @pytest.mark.parametrize("softcap", [None, 5.0], ids=["kernel", "scores"])
 def test_gates_that_saturate_leave_everything_finite(softcap: float | None, narrow: bool) -> None:
     """Inputs up to 100 times the usual: before the mask, later keys have a bias of many thousands."""
-    pair = option("forgetting", "alibi", softcap=softcap)
-    usual = pair.inputs(300)
-    x = torch.cat([usual, 100 * usual, usual], dim=1).requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
-        y, _ = pair.fast(x)
-    assert y.isfinite().all()
-    y.float().square().mean().backward()
-    for name, tensor in {"x": x, **dict(pair.module.named_parameters())}.items():
-        assert tensor.grad is not None and tensor.grad.isfinite().all(), name
-        assert tensor.grad.any(), name
+    check_large_inputs(option("forgetting", "alibi", softcap=softcap), 300, 100, narrow=narrow)
 
 
 def test_sums_of_the_gates_are_kept_in_fp32() -> None:

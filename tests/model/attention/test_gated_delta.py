@@ -11,48 +11,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modgpt import build_model, compose
-from modgpt.model.attention.gated_delta import DeltaState, GatedDeltaAttention, mix_chunks, segment_sums
+from modgpt.model.attention.gated_delta import GatedDeltaAttention, mix_chunks, segment_sums
 from modgpt.model.init import Initializer
 from modgpt.model.norm.rmsnorm import RMSNorm
 from modgpt.model.pos.base import Position
-from modgpt.testing.attention import AttentionPair
+from modgpt.testing.attention import AttentionPair, check_large_inputs
 from modgpt.testing.build import options_of, small, small_model, with_knobs
 from modgpt.testing.compare import assert_same
 from modgpt.testing.models import check_model
 from modgpt.training.optimizers import adamw, muon
+from tests.model.attention.delta import (
+    DECAYS,
+    D,
+    check_thousands_of_tokens,
+    random_parts,
+)
 from tests.model.attention.test_attention import option
 
-D = 8
 # What makes a gate 1 or 0, to the last bit.
 OPEN, SHUT = 1e4, -1e4
-
-
-def recurrence(
-    q: Tensor, k: Tensor, v: Tensor, log_alpha: Tensor, beta: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The definition, token by token in fp64: q, k, v (B,H,T,D), gates (B,H,T,1) -> (B,H,T,D), S."""
-    q, k, v, log_alpha, beta = (x.double() for x in (q, k, v, log_alpha, beta))
-    s, ys = q.new_zeros(*q.shape[:2], q.shape[3], q.shape[3]), []
-    for t in range(q.shape[2]):
-        kt, bt = k[:, :, t, :, None], beta[:, :, t, None]  # (B,H,D,1), (B,H,1,1)
-        erase = torch.eye(q.shape[3]) - bt * kt @ kt.mT
-        s = log_alpha[:, :, t, None].exp() * erase @ s + bt * kt @ v[:, :, t, None]
-        ys.append(q[:, :, t, None] @ s)
-    return torch.cat(ys, dim=2), s
-
-
-def in_chunks(*parts: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
-    """The same by `mix_chunks`."""
-    before = DeltaState(s=torch.zeros(*parts[0].shape[:2], parts[0].shape[3], parts[0].shape[3]))
-    y, after = mix_chunks(before, *(x.unflatten(2, (-1, chunk)) for x in parts))
-    return y, after.s
-
-
-def random_parts(length: int, heads: int = 3) -> tuple[Tensor, Tensor, Tensor]:
-    """q, k of length 1 and v (2,H,T,D)."""
-    generator = torch.Generator().manual_seed(0)
-    q, k, v = torch.randn(3, 2, heads, length, D, generator=generator)
-    return F.normalize(q, dim=-1), F.normalize(k, dim=-1), v
 
 
 def memory(**knobs: Any) -> GatedDeltaAttention:
@@ -141,36 +118,16 @@ def test_segment_sums_are_those_of_a_loop() -> None:
 # --- long texts -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("alpha", ["one", "slow", "fast", "mixed"])
+@pytest.mark.parametrize("alpha", DECAYS)
 @pytest.mark.parametrize("keys", ["random", "the same"])
 def test_thousands_of_tokens_in_fp32(keys: str, alpha: str) -> None:
-    """β near 1 throughout; with one key for all tokens the triangular system is as hard as it gets."""
-    q, k, v = random_parts(2048)
-    if keys == "the same":
-        k = k[:, :, :1].expand_as(k)
-    generator = torch.Generator().manual_seed(1)
-    beta = 0.9 + 0.1 * torch.rand(2, 3, 2048, 1, generator=generator)
-    u = torch.rand(2, 3, 2048, 1, generator=generator)
-    log_alpha = {"one": 0 * u, "slow": -1e-3 * u, "fast": -10 * u, "mixed": -(10 ** (8 * u - 4))}[alpha]
-    y, s = in_chunks(q, k, v, log_alpha, beta, chunk=64)
-    slow_y, slow_s = recurrence(q, k, v, log_alpha, beta)
-    torch.testing.assert_close(y.double(), slow_y, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(s.double(), slow_s, rtol=1e-4, atol=1e-5)
+    check_thousands_of_tokens(mix_chunks, keys, alpha, channels=1)
 
 
 @pytest.mark.parametrize("narrow", [False, True], ids=["fp32", "bf16"])
 def test_long_sequences_stay_finite(narrow: bool) -> None:
     """Inputs up to 30 times the usual, so that gates saturate; outputs and all gradients."""
-    pair = gated_delta("alibi")
-    usual = pair.inputs(1000)
-    x = torch.cat([usual, 30 * usual, usual], dim=1).requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
-        y, _ = pair.fast(x)
-    assert y.isfinite().all()
-    y.float().square().mean().backward()
-    for name, tensor in {"x": x, **dict(pair.module.named_parameters())}.items():
-        assert tensor.grad is not None and tensor.grad.isfinite().all(), name
-        assert tensor.grad.any(), name
+    check_large_inputs(gated_delta("alibi"), 1000, 30, narrow=narrow)
 
 
 def test_state_is_of_one_size_and_in_fp32() -> None:

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from modgpt import build_model, compose
-from modgpt.model.attention.gated_delta import DeltaState, mix_chunks
+from modgpt.model.attention.gated_delta import mix_chunks
 from modgpt.model.attention.kda import (
     KimiDeltaAttention,
     faded_products,
@@ -20,13 +19,19 @@ from modgpt.model.attention.kda import (
 )
 from modgpt.model.init import Initializer
 from modgpt.model.norm.rmsnorm import RMSNorm
-from modgpt.testing.attention import AttentionPair
+from modgpt.testing.attention import AttentionPair, check_large_inputs
 from modgpt.testing.build import options_of, small, small_model, with_knobs
 from modgpt.testing.models import check_model
 from modgpt.training.optimizers import adamw
+from tests.model.attention.delta import (
+    DECAYS,
+    D,
+    check_thousands_of_tokens,
+    in_chunks,
+    random_parts,
+)
 from tests.model.attention.test_attention import option
 
-D = 8
 # The paper's layer, but for the two matrices of its output gate.
 LAYER = {"conv": 4, "out_norm": partial(RMSNorm, eps=1e-6), "output_gate": "element"}
 
@@ -34,34 +39,6 @@ LAYER = {"conv": 4, "out_norm": partial(RMSNorm, eps=1e-6), "output_gate": "elem
 def kda(pos: str = "none", **knobs: Any) -> AttentionPair:
     """The option and its definition."""
     return option("kda", pos, **knobs)
-
-
-def recurrence(
-    q: Tensor, k: Tensor, v: Tensor, log_alpha: Tensor, beta: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The rule, token by token in fp64: q, k, v, log α (B,H,T,D), β (B,H,T,1) -> (B,H,T,D), S."""
-    q, k, v, log_alpha, beta = (x.double() for x in (q, k, v, log_alpha, beta))
-    s, ys = q.new_zeros(*q.shape[:2], q.shape[3], q.shape[3]), []
-    for t in range(q.shape[2]):
-        kt, bt = k[:, :, t, :, None], beta[:, :, t, None]  # (B,H,D,1), (B,H,1,1)
-        erase = torch.eye(q.shape[3]) - bt * kt @ kt.mT
-        s = erase @ (log_alpha[:, :, t, :, None].exp() * s) + bt * kt @ v[:, :, t, None]
-        ys.append(q[:, :, t, None] @ s)
-    return torch.cat(ys, dim=2), s
-
-
-def random_parts(length: int) -> tuple[Tensor, Tensor, Tensor]:
-    """q, k of length 1 and v (2,3,T,D)."""
-    generator = torch.Generator().manual_seed(0)
-    q, k, v = torch.randn(3, 2, 3, length, D, generator=generator)
-    return F.normalize(q, dim=-1), F.normalize(k, dim=-1), v
-
-
-def in_chunks(*parts: Tensor, chunk: int, mix: Any = mix_channels) -> tuple[Tensor, Tensor]:
-    """The same by `mix_channels`."""
-    before = DeltaState(s=torch.zeros(*parts[0].shape[:2], D, D, dtype=parts[0].dtype))
-    y, after = mix(before, *(x.unflatten(2, (-1, chunk)) for x in parts))
-    return y, after.s
 
 
 # --- the layer of transformers --------------------------------------------------------------------
@@ -132,7 +109,7 @@ def test_each_channel_fades_at_its_own_rate() -> None:
     q = torch.ones(1, 1, 3, D)
     log_alpha = torch.zeros(1, 1, 3, D)
     log_alpha[..., 0] = -1e4
-    y, s = in_chunks(q, k, v, log_alpha, torch.ones(1, 1, 3, 1), chunk=3)
+    y, s = in_chunks(mix_channels, q, k, v, log_alpha, torch.ones(1, 1, 3, 1), chunk=3)
     torch.testing.assert_close(s[0, 0, :3], torch.stack([0 * v[0, 0, 0], v[0, 0, 1], v[0, 0, 2]]))
     torch.testing.assert_close(y[0, 0, 2], v[0, 0, 1] + v[0, 0, 2])
 
@@ -142,8 +119,8 @@ def test_with_one_decay_for_all_channels_it_is_the_gated_delta_rule(chunk: int) 
     q, k, v = (x.double() for x in random_parts(16))
     gates = torch.rand(2, 2, 3, 16, 1, generator=torch.Generator().manual_seed(1)).double()
     log_alpha, beta = -gates[0], gates[1]
-    wanted = in_chunks(q, k, v, log_alpha, beta, chunk=chunk, mix=mix_chunks)
-    got = in_chunks(q, k, v, log_alpha.expand_as(k), beta, chunk=chunk)
+    wanted = in_chunks(mix_chunks, q, k, v, log_alpha, beta, chunk=chunk)
+    got = in_chunks(mix_channels, q, k, v, log_alpha.expand_as(k), beta, chunk=chunk)
     torch.testing.assert_close(got, wanted)
 
 
@@ -163,36 +140,16 @@ def test_pieces_that_end_inside_a_chunk() -> None:
     kda("rope", chunk=16).check_pieces([41, 1, 58], [16, 84], [1] * 100)
 
 
-@pytest.mark.parametrize("alpha", ["one", "slow", "fast", "mixed"])
+@pytest.mark.parametrize("alpha", DECAYS)
 @pytest.mark.parametrize("keys", ["random", "the same"])
 def test_thousands_of_tokens_in_fp32(keys: str, alpha: str) -> None:
-    """β near 1 throughout; with one key for all tokens the triangular system is as hard as it gets."""
-    q, k, v = random_parts(2048)
-    if keys == "the same":
-        k = k[:, :, :1].expand_as(k)
-    generator = torch.Generator().manual_seed(1)
-    beta = 0.9 + 0.1 * torch.rand(2, 3, 2048, 1, generator=generator)
-    u = torch.rand(2, 3, 2048, D, generator=generator)
-    log_alpha = {"one": 0 * u, "slow": -1e-3 * u, "fast": -10 * u, "mixed": -(10 ** (8 * u - 4))}[alpha]
-    y, s = in_chunks(q, k, v, log_alpha, beta, chunk=64)
-    slow_y, slow_s = recurrence(q, k, v, log_alpha, beta)
-    torch.testing.assert_close(y.double(), slow_y, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(s.double(), slow_s, rtol=1e-4, atol=1e-5)
+    check_thousands_of_tokens(mix_channels, keys, alpha, channels=D)
 
 
 @pytest.mark.parametrize("narrow", [False, True], ids=["fp32", "bf16"])
 def test_long_sequences_stay_finite(narrow: bool) -> None:
     """Inputs up to 30 times the usual, so that gates saturate; outputs and all gradients."""
-    pair = kda("alibi")
-    usual = pair.inputs(1000)
-    x = torch.cat([usual, 30 * usual, usual], dim=1).requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
-        y, _ = pair.fast(x)
-    assert y.isfinite().all()
-    y.float().square().mean().backward()
-    for name, tensor in {"x": x, **dict(pair.module.named_parameters())}.items():
-        assert tensor.grad is not None and tensor.grad.isfinite().all(), name
-        assert tensor.grad.any(), name
+    check_large_inputs(kda("alibi"), 1000, 30, narrow=narrow)
 
 
 # --- models, initial weights ----------------------------------------------------------------------

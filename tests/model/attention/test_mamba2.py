@@ -12,7 +12,7 @@ from torch import Tensor
 from modgpt import build_model, compose
 from modgpt.model.attention.mamba2 import Mamba2Attention, mix_chunks
 from modgpt.model.init import Initializer
-from modgpt.testing.attention import AttentionPair
+from modgpt.testing.attention import AttentionPair, check_large_inputs
 from modgpt.testing.build import options_of
 from modgpt.testing.compare import assert_same
 from modgpt.training.optimizers import adamw
@@ -130,16 +130,7 @@ def test_pieces_that_end_inside_a_chunk() -> None:
 @pytest.mark.parametrize("narrow", [False, True], ids=["fp32", "bf16"])
 def test_long_sequences_stay_finite(narrow: bool) -> None:
     """Inputs up to 30 times the usual; outputs and all gradients."""
-    pair = mamba2("alibi")
-    usual = pair.inputs(1000)
-    x = torch.cat([usual, 30 * usual, usual], dim=1).requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
-        y, _ = pair.fast(x)
-    assert y.isfinite().all()
-    y.float().square().mean().backward()
-    for name, tensor in {"x": x, **dict(pair.module.named_parameters())}.items():
-        assert tensor.grad is not None and tensor.grad.isfinite().all(), name
-        assert tensor.grad.any(), name
+    check_large_inputs(mamba2("alibi"), 1000, 30, narrow=narrow)
 
 
 # --- state, sizes, initial weights ----------------------------------------------------------------
